@@ -1,0 +1,44 @@
+"""Dense neural networks, trained on the CPU at the speed of the hardware.
+
+>>> from fastmlp import Adam, Dense, Network
+>>> from fastmlp.datasets import load_digits
+>>> digits = load_digits()
+>>> net = Network(64, [Dense(64, "relu"), Dense(10, "softmax")], loss="cross_entropy", seed=0)
+>>> history = net.fit(digits.X_train, digits.y_train, optimizer=Adam(1e-3), epochs=20)
+>>> net.evaluate(digits.X_test, digits.y_test)["accuracy"] > 0.95
+True
+"""
+
+from fastmlp.activations import Activation
+from fastmlp.callbacks import Callback
+from fastmlp.config import set_num_threads
+from fastmlp.gradient_check import check_gradient
+from fastmlp.history import History
+from fastmlp.layers import Dense
+from fastmlp.losses import Loss
+from fastmlp.network import Network
+from fastmlp.optimizers import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
+from fastmlp.runtime import get_num_threads, show_config
+from fastmlp.training import DivergenceError
+from fastmlp.version import __version__
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "Dense",
+    "DivergenceError",
+    "History",
+    "Loss",
+    "Nadam",
+    "Network",
+    "RMSprop",
+    "__version__",
+    "check_gradient",
+    "get_num_threads",
+    "set_num_threads",
+    "show_config",
+]

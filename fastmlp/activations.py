@@ -1,0 +1,224 @@
+"""Activation functions: one record each.
+
+A record holds the formula, its derivative, and what goes with them (weights to start from, the code
+under which the compiled core knows it). Adding one here and in ``csrc/activations.inl.h`` is all that
+a new activation takes.
+
+Shapes: ``Z`` (pre-activation), ``A`` (output) and ``dA`` (gradient of the loss with respect to ``A``)
+are all (n, n_units). ``forward(Z)`` gives ``A``; ``backward(dA, Z, A)`` gives ``dZ``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["ACTIVATIONS", "Activation", "get_activation", "softmax_jacobian"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function and its derivative.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(Z) -> A``, arrays of shape (n, n_units).
+    backward : callable
+        ``backward(dA, Z, A) -> dZ``: the gradient of the loss with respect to ``Z``, for an
+        elementwise function ``dA * f'(Z)``.
+    name : str, default "custom"
+        Shown in ``repr`` and stored in model files.
+    default_init : str, default "glorot_uniform"
+        Initializer of a layer that names none.
+    code : int or None, default None
+        Number of the function in the compiled core; None runs it on NumPy.
+    probabilities : bool, default False
+        Whether every output lies in [0, 1], as the cross-entropies need.
+    differentiable : bool, default True
+        Whether a network can be trained through it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp import Activation, Dense
+    >>> sine = Activation(np.sin, lambda dA, Z, A: dA * np.cos(Z), name="sine")
+    >>> Dense(16, sine).activation.name
+    'sine'
+    """
+
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array, Array, Array], Array]
+    name: str = "custom"
+    default_init: str = "glorot_uniform"
+    code: int | None = None
+    probabilities: bool = False
+    differentiable: bool = True
+
+
+LEAKY_RELU_SLOPE = 0.01
+ELU_ALPHA = 1.0
+# Klambauer et al. 2017, https://arxiv.org/abs/1706.02515, section 2: the fixed point (0, 1).
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+
+
+def _sigmoid(Z: Array) -> Array:
+    """1 / (1 + exp(-Z)) with exp of numbers below 0 only, so that it cannot overflow."""
+    e = np.exp(-np.abs(Z))
+    return np.where(Z >= 0, 1, e) / (1 + e)
+
+
+def _softmax(Z: Array) -> Array:
+    """exp(Z) over its row sum; the row's maximum is taken off first, so that exp cannot overflow."""
+    e = np.exp(Z - Z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _softmax_backward(dA: Array, Z: Array, A: Array) -> Array:
+    """dZ_j = sum_i dA_i A_i (delta_ij - A_j) = A_j (dA_j - sum_i dA_i A_i)."""
+    return A * (dA - (dA * A).sum(axis=-1, keepdims=True))
+
+
+def softmax_jacobian(A: Array) -> Array:
+    """Jacobian of softmax, ``J[s, i, j] = A[s, i] * (delta_ij - A[s, j])``.
+
+    Parameters
+    ----------
+    A : ndarray of shape (n, n_units)
+        Outputs of softmax.
+
+    Returns
+    -------
+    ndarray of shape (n, n_units, n_units)
+    """
+    return A[:, :, None] * (np.eye(A.shape[1], dtype=A.dtype) - A[:, None, :])
+
+
+def _elu(Z: Array, alpha: float) -> Array:
+    return np.where(Z > 0, Z, alpha * np.expm1(np.minimum(Z, 0)))
+
+
+def _elu_backward(dA: Array, Z: Array, alpha: float) -> Array:
+    return dA * np.where(Z > 0, 1, alpha * np.exp(np.minimum(Z, 0)))
+
+
+def _normal_cdf(Z: Array) -> Array:
+    # Imported here: SciPy takes longer to import than everything else together.
+    from scipy.special import ndtr
+
+    return ndtr(Z)
+
+
+def _gelu_backward(dA: Array, Z: Array, A: Array) -> Array:
+    """d/dz z Phi(z) = Phi(z) + z phi(z), phi the standard normal density."""
+    return dA * (_normal_cdf(Z) + Z * np.exp(-0.5 * Z * Z) / Z.dtype.type(np.sqrt(2 * np.pi)))
+
+
+def _silu_backward(dA: Array, Z: Array, A: Array) -> Array:
+    s = _sigmoid(Z)
+    return dA * s * (1 + Z * (1 - s))
+
+
+def _no_derivative(dA: Array, Z: Array, A: Array) -> Array:
+    raise ValueError("activation 'step' has no useful derivative: it cannot be trained through")
+
+
+# The position is the code: the order of `enum fm_activation` in csrc/fastmlp.h.
+_RECORDS = [
+    Activation(
+        name="identity",
+        forward=lambda Z: Z.copy(),
+        backward=lambda dA, Z, A: dA.copy(),
+    ),
+    Activation(
+        name="relu",
+        default_init="he_uniform",
+        forward=lambda Z: np.maximum(Z, 0),
+        backward=lambda dA, Z, A: dA * (Z > 0),
+    ),
+    Activation(
+        name="leaky_relu",
+        default_init="he_uniform",
+        forward=lambda Z: np.where(Z > 0, Z, LEAKY_RELU_SLOPE * Z),
+        backward=lambda dA, Z, A: np.where(Z > 0, dA, LEAKY_RELU_SLOPE * dA),
+    ),
+    # Clevert et al. 2016, https://arxiv.org/abs/1511.07289
+    Activation(
+        name="elu",
+        default_init="he_uniform",
+        forward=lambda Z: _elu(Z, ELU_ALPHA),
+        backward=lambda dA, Z, A: _elu_backward(dA, Z, ELU_ALPHA),
+    ),
+    Activation(
+        name="selu",
+        default_init="lecun_normal",
+        forward=lambda Z: SELU_SCALE * _elu(Z, SELU_ALPHA),
+        backward=lambda dA, Z, A: SELU_SCALE * _elu_backward(dA, Z, SELU_ALPHA),
+    ),
+    Activation(
+        name="sigmoid",
+        probabilities=True,
+        forward=_sigmoid,
+        backward=lambda dA, Z, A: dA * A * (1 - A),
+    ),
+    Activation(
+        name="tanh",
+        forward=np.tanh,
+        backward=lambda dA, Z, A: dA * (1 - A) * (1 + A),
+    ),
+    Activation(
+        name="softplus",
+        default_init="he_uniform",
+        forward=lambda Z: np.maximum(Z, 0) + np.log1p(np.exp(-np.abs(Z))),
+        backward=lambda dA, Z, A: dA * _sigmoid(Z),
+    ),
+    # Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, the exact form
+    Activation(
+        name="gelu",
+        default_init="he_uniform",
+        forward=lambda Z: Z * _normal_cdf(Z),
+        backward=_gelu_backward,
+    ),
+    Activation(
+        name="silu",
+        default_init="he_uniform",
+        forward=lambda Z: Z * _sigmoid(Z),
+        backward=_silu_backward,
+    ),
+    Activation(
+        name="softmax",
+        probabilities=True,
+        forward=_softmax,
+        backward=_softmax_backward,
+    ),
+    # Unit step, 1 from 0 on: to show what a network can express; it has no gradient.
+    Activation(
+        name="step",
+        probabilities=True,
+        differentiable=False,
+        forward=lambda Z: np.where(np.isnan(Z), Z, (Z >= 0).astype(Z.dtype)),
+        backward=_no_derivative,
+    ),
+]
+
+ACTIVATIONS: dict[str, Activation] = {
+    record.name: Activation(**{**record.__dict__, "code": code}) for code, record in enumerate(_RECORDS)
+}
+
+
+def get_activation(activation: str | Activation) -> Activation:
+    """The record of a name; a record is given back as it is."""
+    if isinstance(activation, Activation):
+        return activation
+    if not isinstance(activation, str):
+        raise TypeError(
+            f"activation: expected a name or an Activation, got {type(activation).__name__}"
+        )
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {sorted(ACTIVATIONS)}, got {activation!r}")
+    return ACTIVATIONS[activation]

@@ -1,0 +1,128 @@
+"""What a network is made of, without its numbers: layers, loss, dtype; checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastmlp.activations import ACTIVATIONS, Activation
+from fastmlp.arena import Arena
+from fastmlp.layers import Dense
+from fastmlp.losses import LOSSES, Loss, get_loss
+
+__all__ = ["Architecture"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Layers in order, the loss behind them, the type they compute in.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the parts do not fit together; the message names the argument.
+    """
+
+    n_inputs: int
+    layers: tuple[Dense, ...]
+    loss: Loss
+    dtype: np.dtype
+
+    @classmethod
+    def checked(
+        cls, n_inputs: int, layers: Sequence[Dense], loss: str | Loss, dtype: Any
+    ) -> Architecture:
+        if isinstance(n_inputs, bool) or not hasattr(n_inputs, "__index__"):
+            raise TypeError(f"n_inputs: expected an integer, got {type(n_inputs).__name__}")
+        if n_inputs.__index__() < 1:
+            raise ValueError(f"n_inputs: expected at least 1, got {n_inputs}")
+        layers = tuple(layers)
+        if not layers:
+            raise ValueError("layers: expected at least one layer, the output layer; got none")
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Dense):
+                raise TypeError(f"layers[{i}]: expected a layer, got {type(layer).__name__}")
+        loss = get_loss(loss)
+        output = layers[-1].activation
+        if loss.probabilities and output.code is not None and not output.probabilities:
+            raise ValueError(
+                f"loss: {loss.name} needs outputs in [0, 1], from softmax or sigmoid; the last "
+                f"layer's activation is {output.name!r}"
+            )
+        dtype = np.dtype(dtype)
+        if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+        return cls(n_inputs.__index__(), layers, loss, dtype)
+
+    @property
+    def n_outputs(self) -> int:
+        return self.layers[-1].n_units
+
+    @property
+    def widths(self) -> list[int]:
+        """Inputs and units of each layer: n_inputs, n_units, ..., n_outputs."""
+        return [self.n_inputs, *(layer.n_units for layer in self.layers)]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled core has every part; a user's own callables run on NumPy."""
+        return self.loss.code is not None and all(layer.compiled for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one sample's forward pass."""
+        return sum(a * b for a, b in zip(self.widths, self.widths[1:], strict=False))
+
+    def new_parameters(self) -> Arena:
+        """A zeroed arena with a place for every parameter."""
+        shapes = []
+        for i, (n_in, layer) in enumerate(zip(self.widths, self.layers, strict=False)):
+            for name, shape, decays in layer.parameter_shapes(n_in):
+                shapes.append((f"{i}.{name}", shape, decays))
+        return Arena(shapes, self.dtype)
+
+    def check_trainable(self) -> None:
+        """ValueError where a layer has no derivative."""
+        for i, layer in enumerate(self.layers):
+            if not layer.activation.differentiable:
+                raise ValueError(
+                    f"layers[{i}]: activation {layer.activation.name!r} has no useful derivative: "
+                    "this network cannot be trained, only run forward"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Description of which `from_dict` makes an equal architecture."""
+        return {
+            "n_inputs": self.n_inputs,
+            "layers": [
+                {"type": "Dense", "n_units": layer.n_units, "activation": layer.activation.name}
+                for layer in self.layers
+            ],
+            "loss": self.loss.name,
+            "dtype": self.dtype.name,
+        }
+
+    @classmethod
+    def from_dict(
+        cls, description: Mapping[str, Any], custom: Mapping[str, Activation | Loss]
+    ) -> Architecture:
+        """Architecture of a description; `custom` gives the user's own parts by name."""
+        activations = {**ACTIVATIONS, **custom}
+        losses = {**LOSSES, **custom}
+
+        def look_up(table: Mapping[str, Any], kind: str, name: Any) -> Any:
+            if not isinstance(name, str) or name not in table:
+                raise ValueError(f"{kind} {name!r} is not known; pass it in custom={{name: ...}}")
+            return table[name]
+
+        layers = []
+        for layer in description["layers"]:
+            if layer["type"] != "Dense":
+                raise ValueError(f"layer type {layer['type']!r} is not known")
+            activation = look_up(activations, "activation", layer["activation"])
+            layers.append(Dense(layer["n_units"], activation))
+        loss = look_up(losses, "loss", description["loss"])
+        return cls.checked(description["n_inputs"], layers, loss, description["dtype"])

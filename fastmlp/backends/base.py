@@ -1,0 +1,163 @@
+"""What a backend is: the kernels that a network calls, the same for every backend.
+
+`numpy_backend` is the specification; `compiled_backend` does the same over ``csrc/``. Activations,
+losses and optimizers reach a backend as records, so a new one changes nothing here.
+
+Arrays are 2-D with contiguous rows (the distance between rows is free), of the network's dtype,
+checked by the caller. ``# IN`` is read, ``# OUT`` is overwritten. ``Y`` is (n, n_outputs), or integer
+labels (n,).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fastmlp.activations import Activation
+from fastmlp.architecture import Architecture
+from fastmlp.arena import Arena
+from fastmlp.losses import Loss
+from fastmlp.optimizers import Optimizer, OptimizerState
+
+__all__ = ["Backend", "EpochResult", "Predictor", "Trainer", "TrainingData"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Samples to train on.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, n_inputs)
+        Of the network's dtype, or uint8: pixels, which count as ``X / 255``. Contiguous rows.
+    Y : ndarray of shape (n, n_outputs), or (n,) int64 labels
+    weight : ndarray of shape (n,) or None
+        float64. The loss of a batch is the mean with these weights.
+    batch_size : int
+    """
+
+    X: Array
+    Y: Array
+    weight: Array | None
+    batch_size: int
+
+    def n_steps(self, n_samples: int) -> int:
+        """Batches that `n_samples` samples make; the last may be smaller."""
+        return -(-n_samples // self.batch_size)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one pass over the data gave.
+
+    Attributes
+    ----------
+    loss : float
+        Mean loss, each batch before its update. Not finite: the pass stopped at that batch.
+    correct : int
+        Samples that counted as right, before the update; 0 for a loss without classes.
+    """
+
+    loss: float
+    correct: int
+
+
+class Trainer(Protocol):
+    """An epoch loop, set up once a fit."""
+
+    def epoch(self, order: Array, rates: Array) -> EpochResult:
+        """One pass over the samples `order`, one learning rate a step.
+
+        Updates parameters, moments and the step number in place, batch after batch. KeyboardInterrupt
+        leaves them as the last finished step left them.
+        """
+
+
+class Predictor(Protocol):
+    """A forward pass through all layers, set up once a network."""
+
+    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> None:
+        """Outputs for `X` (n, n_inputs), of the network's dtype or uint8 pixels.
+
+        Fills `out` (n, n_outputs), and `Z`, the last layer's pre-activation, where it is given.
+        """
+
+
+class Backend(Protocol):
+    name: str
+
+    def affine_forward(self, X: Array, W: Array, b: Array, Z: Array) -> None:
+        """Z = X W + b.
+
+        X (n, n_in) # IN, W (n_in, n_out) # IN, b (n_out,) # IN, Z (n, n_out) # OUT
+        """
+
+    def affine_backward(
+        self, X: Array, W: Array, dZ: Array, dW: Array, db: Array, dX: Array | None
+    ) -> None:
+        """dW = X^T dZ, db = sum over samples of dZ, dX = dZ W^T (None: not wanted).
+
+        X (n, n_in), W (n_in, n_out), dZ (n, n_out) # IN; dW, db, dX # OUT, shapes of W, b, X
+        """
+
+    def activation_forward(self, activation: Activation, Z: Array, A: Array) -> None:
+        """A = activation(Z). Z (n, n_units) # IN, A (n, n_units) # OUT"""
+
+    def activation_backward(
+        self, activation: Activation, dA: Array, Z: Array, A: Array, dZ: Array
+    ) -> None:
+        """dZ = dA times the derivative at Z. dA, Z, A (n, n_units) # IN, dZ (n, n_units) # OUT"""
+
+    def loss_forward(
+        self, loss: Loss, activation: Activation, A: Array, Z: Array, Y: Array, values: Array
+    ) -> None:
+        """Each sample's loss for outputs A = activation(Z).
+
+        A, Z (n, n_outputs), Y # IN, values (n,) float64 # OUT
+        """
+
+    def loss_backward(
+        self,
+        loss: Loss,
+        activation: Activation,
+        A: Array,
+        Z: Array,
+        Y: Array,
+        scale: Array,
+        dZ: Array,
+    ) -> None:
+        """dZ[s] = scale[s] times the gradient of sample s's loss with respect to Z[s].
+
+        A, Z (n, n_outputs), Y, scale (n,) float64 # IN, dZ (n, n_outputs) # OUT
+        """
+
+    def optimizer_update(
+        self,
+        optimizer: Optimizer,
+        w: Array,
+        g: Array,
+        states: list[Array],
+        lr: float,
+        step: int,
+        decay: bool,
+    ) -> None:
+        """One update of flat arrays. g (n,) # IN; w, states (n,) # IN and OUT. `step` counts from 1."""
+
+    def trainer(
+        self,
+        architecture: Architecture,
+        parameters: Arena,
+        state: OptimizerState,
+        data: TrainingData,
+    ) -> Trainer:
+        """The epoch loop over `data`; ``batch_size=1`` is the per-sample loop."""
+
+    def predictor(self, architecture: Architecture, parameters: Arena) -> Predictor:
+        """The forward pass with the parameters as they are at each call."""
+
+    def thread_limit(self) -> int:
+        """Threads that a call made now may use."""

@@ -1,0 +1,207 @@
+"""The specification: every kernel as its formula, in NumPy, for any float dtype.
+
+The oracle of the compiled core's tests, the fallback where there is no compiled core, and where a
+user's own activations and losses run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastmlp import propagation
+from fastmlp.activations import Activation
+from fastmlp.architecture import Architecture
+from fastmlp.arena import Arena
+from fastmlp.backends.base import EpochResult, TrainingData
+from fastmlp.losses import Loss
+from fastmlp.optimizers import Optimizer, OptimizerState
+from fastmlp.validation import scale_pixels
+
+__all__ = ["NumpyBackend"]
+
+Array = np.ndarray
+
+# Divergence is found by looking at the loss, and saturated exponentials are meant: no warnings.
+_quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
+
+
+class NumpyBackend:
+    """See `fastmlp.backends.base.Backend` for shapes and formulas."""
+
+    name = "numpy"
+
+    @_quiet
+    def affine_forward(self, X: Array, W: Array, b: Array, Z: Array) -> None:
+        Z[...] = X @ W + b
+
+    @_quiet
+    def affine_backward(
+        self, X: Array, W: Array, dZ: Array, dW: Array, db: Array, dX: Array | None
+    ) -> None:
+        dW[...] = X.T @ dZ
+        db[...] = dZ.sum(axis=0)
+        if dX is not None:
+            dX[...] = dZ @ W.T
+
+    @_quiet
+    def activation_forward(self, activation: Activation, Z: Array, A: Array) -> None:
+        A[...] = activation.forward(Z)
+
+    @_quiet
+    def activation_backward(
+        self, activation: Activation, dA: Array, Z: Array, A: Array, dZ: Array
+    ) -> None:
+        dZ[...] = activation.backward(dA, Z, A)
+
+    @_quiet
+    def loss_forward(
+        self, loss: Loss, activation: Activation, A: Array, Z: Array, Y: Array, values: Array
+    ) -> None:
+        Y = _rows(Y, A)
+        if loss.value_from_z is not None and loss.fuses(activation):
+            values[...] = loss.value_from_z(Z, Y)
+        else:
+            values[...] = loss.value(A, Y)
+
+    @_quiet
+    def loss_backward(
+        self,
+        loss: Loss,
+        activation: Activation,
+        A: Array,
+        Z: Array,
+        Y: Array,
+        scale: Array,
+        dZ: Array,
+    ) -> None:
+        Y = _rows(Y, A)
+        scale = scale[:, None].astype(A.dtype)
+        if loss.fuses(activation):
+            divisor = 1 if loss.labels else A.shape[1]
+            dZ[...] = (A - Y) * (scale / divisor)
+        else:
+            dZ[...] = activation.backward(loss.gradient(A, Y) * scale, Z, A)
+
+    @_quiet
+    def optimizer_update(
+        self,
+        optimizer: Optimizer,
+        w: Array,
+        g: Array,
+        states: list[Array],
+        lr: float,
+        step: int,
+        decay: bool,
+    ) -> None:
+        optimizer.update(w, g, states, float(lr), step, decay)
+
+    def trainer(
+        self,
+        architecture: Architecture,
+        parameters: Arena,
+        state: OptimizerState,
+        data: TrainingData,
+    ) -> NumpyTrainer:
+        return NumpyTrainer(self, architecture, parameters, state, data)
+
+    def predictor(self, architecture: Architecture, parameters: Arena) -> NumpyPredictor:
+        return NumpyPredictor(self, architecture, parameters)
+
+    def thread_limit(self) -> int:
+        """1: the threads of NumPy's matrix product are its own."""
+        return 1
+
+
+class NumpyTrainer:
+    """Batch after batch: forward, loss, backward, update."""
+
+    def __init__(
+        self,
+        backend: NumpyBackend,
+        architecture: Architecture,
+        parameters: Arena,
+        state: OptimizerState,
+        data: TrainingData,
+    ):
+        self.backend = backend
+        self.architecture = architecture
+        self.parameters = parameters
+        self.state = state
+        self.data = data
+        self.gradients = parameters.like()
+
+    def epoch(self, order: Array, rates: Array) -> EpochResult:
+        size = self.data.batch_size
+        total_loss, total_weight, n_correct = 0.0, 0.0, 0
+        for i, lr in enumerate(rates):
+            batch = order[i * size : (i + 1) * size]
+            loss, weight, correct = self._step(batch, lr)
+            total_loss += loss
+            total_weight += weight
+            n_correct += correct
+            if not np.isfinite(total_loss):
+                break
+        return EpochResult(total_loss / (total_weight or 1.0), n_correct)
+
+    def _step(self, batch: Array, lr: float) -> tuple[float, float, int]:
+        backend, architecture, data = self.backend, self.architecture, self.data
+        X = scale_pixels(data.X[batch], architecture.dtype)
+        Y = data.Y[batch]
+        weight = np.ones(len(batch)) if data.weight is None else data.weight[batch]
+        caches = propagation.forward(backend, architecture, self.parameters, X)
+        A, Z = caches[-1].A, caches[-1].Z
+        values = np.empty(len(batch))
+        loss, activation = architecture.loss, architecture.layers[-1].activation
+        backend.loss_forward(loss, activation, A, Z, Y, values)
+        batch_loss = float(values @ weight)
+        if not np.isfinite(batch_loss):
+            return batch_loss, 1.0, 0
+        total = float(weight.sum())
+        scale = weight / (total or 1.0)
+        propagation.backward(
+            backend, architecture, self.parameters, caches, Y, scale, self.gradients
+        )
+        state = self.state
+        for segment in self.parameters.segments:
+            part = slice(segment.offset, segment.stop)
+            backend.optimizer_update(
+                state.optimizer,
+                self.parameters.flat[part],
+                self.gradients.flat[part],
+                [moment.flat[part] for moment in state.moments],
+                lr,
+                state.step + 1,
+                segment.decays,
+            )
+        state.step += 1
+        correct = int(loss.correct(A, _rows(Y, A)).sum()) if loss.correct else 0
+        return batch_loss, total, correct
+
+
+class NumpyPredictor:
+    """All layers, a block of rows at a time, so that memory stays flat."""
+
+    BLOCK = 4096
+
+    def __init__(self, backend: NumpyBackend, architecture: Architecture, parameters: Arena):
+        self.backend = backend
+        self.architecture = architecture
+        self.parameters = parameters
+
+    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> None:
+        for start in range(0, len(X), self.BLOCK):
+            rows = slice(start, start + self.BLOCK)
+            block = scale_pixels(X[rows], self.architecture.dtype)
+            caches = propagation.forward(self.backend, self.architecture, self.parameters, block)
+            out[rows] = caches[-1].A
+            if Z is not None:
+                Z[rows] = caches[-1].Z
+
+
+def _rows(Y: Array, A: Array) -> Array:
+    """Integer labels (n,) as one-hot rows; rows as they are."""
+    if Y.ndim == 2:
+        return Y
+    rows = np.zeros_like(A)
+    rows[np.arange(len(Y)), Y] = 1
+    return rows

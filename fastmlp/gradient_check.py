@@ -1,0 +1,57 @@
+"""Analytic gradients against central differences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fastmlp.network import Network
+
+__all__ = ["check_gradient"]
+
+
+def check_gradient(network: Network, X: Any, y: Any, sample_weight: Any = None) -> float:
+    """Largest relative difference between the gradient and central differences, in float64.
+
+    For each parameter array, the largest ``|analytic - numeric|`` over the largest
+    ``|analytic| + |numeric|``; the maximum over the arrays. Right gradients give 1e-7 or less, unless
+    a sample sits on a kink (relu at 0). Costs two forward passes a parameter.
+
+    Parameters
+    ----------
+    network : Network
+        Is not changed: a float64 copy is checked, on the same backend.
+    X, y, sample_weight
+        As for `Network.compute_gradient`.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    The step is ``h = eps^(1/3) max(1, |w|)``, where the truncation error h^2 and the rounding error
+    eps / h of a central difference balance (Press et al., Numerical Recipes, section 5.7).
+    """
+    network = network.astype("float64")
+    analytic = network.compute_gradient(X, y, sample_weight)
+    base_step = np.finfo(np.float64).eps ** (1 / 3)
+    worst = 0.0
+    for values, gradients in zip(network.parameters, analytic, strict=True):
+        for w, g in zip(values, gradients, strict=True):
+            numeric = np.empty_like(g)
+            for i in np.ndindex(w.shape):
+                value = w[i]
+                step = base_step * max(1.0, abs(value))
+                w[i] = value + step
+                above = network.cost(X, y, sample_weight)
+                w[i] = value - step
+                below = network.cost(X, y, sample_weight)
+                w[i] = value
+                numeric[i] = (above - below) / (2 * step)
+            largest = (np.abs(g) + np.abs(numeric)).max()
+            if largest > 0:
+                worst = max(worst, float(np.abs(g - numeric).max() / largest))
+    return worst

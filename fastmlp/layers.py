@@ -1,0 +1,121 @@
+"""Layer records: shapes in, shapes out, parameters wanted, and how to pass forward and backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastmlp.activations import Activation, get_activation
+from fastmlp.initializers import Initializer, get_initializer
+
+if TYPE_CHECKING:
+    from fastmlp.backends.base import Backend
+
+__all__ = ["Dense", "LayerCache"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """What a layer saw on the way forward.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, n_in)
+        Input.
+    Z : ndarray of shape (n, n_units)
+        Pre-activation.
+    A : ndarray of shape (n, n_units)
+        Output.
+    """
+
+    X: Array
+    Z: Array
+    A: Array
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Fully connected layer, ``A = activation(X W + b)``.
+
+    Parameters
+    ----------
+    n_units : int
+        At least 1.
+    activation : str or Activation, default "identity"
+    init : str, callable or None, default None
+        Initial weights: a name, or ``init(rng, n_in, n_out) -> (n_in, n_out)``. None takes the one
+        that suits the activation. Biases start at 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that is none of these.
+    """
+
+    n_units: int
+    activation: Activation
+    init: str | Initializer | None = None
+
+    def __init__(
+        self,
+        n_units: int,
+        activation: str | Activation = "identity",
+        init: str | Initializer | None = None,
+    ):
+        if isinstance(n_units, bool) or not hasattr(n_units, "__index__"):
+            raise TypeError(f"n_units: expected an integer, got {type(n_units).__name__}")
+        if n_units.__index__() < 1:
+            raise ValueError(f"n_units: expected at least 1, got {n_units}")
+        if init is not None:
+            get_initializer(init)
+        object.__setattr__(self, "n_units", n_units.__index__())
+        object.__setattr__(self, "activation", get_activation(activation))
+        object.__setattr__(self, "init", init)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled core has this layer."""
+        return self.activation.code is not None
+
+    def parameter_shapes(self, n_in: int) -> list[tuple[str, tuple[int, ...], bool]]:
+        """Name, shape and "does it decay" of each parameter."""
+        return [("W", (n_in, self.n_units), True), ("b", (self.n_units,), False)]
+
+    def initialize(self, rng: np.random.Generator, parameters: tuple[Array, ...]) -> None:
+        W, b = parameters
+        init = get_initializer(self.init or self.activation.default_init)
+        weights = np.asarray(init(rng, *W.shape))
+        if weights.shape != W.shape:
+            raise ValueError(f"init: expected weights of shape {W.shape}, got {weights.shape}")
+        W[...] = weights
+        b[...] = 0
+
+    def forward(self, backend: Backend, parameters: tuple[Array, ...], X: Array) -> LayerCache:
+        W, b = parameters
+        Z = np.empty((X.shape[0], self.n_units), dtype=W.dtype)
+        A = np.empty_like(Z)
+        backend.affine_forward(X, W, b, Z)
+        backend.activation_forward(self.activation, Z, A)
+        return LayerCache(X, Z, A)
+
+    def activation_gradient(self, backend: Backend, cache: LayerCache, dA: Array) -> Array:
+        """dZ from dA."""
+        dZ = np.empty_like(cache.Z)
+        backend.activation_backward(self.activation, dA, cache.Z, cache.A, dZ)
+        return dZ
+
+    def backward(
+        self,
+        backend: Backend,
+        parameters: tuple[Array, ...],
+        cache: LayerCache,
+        dZ: Array,
+        gradients: tuple[Array, ...],
+        dX: Array | None,
+    ) -> None:
+        """Fill `gradients` (dW, db), and dX where it is wanted."""
+        backend.affine_backward(cache.X, parameters[0], dZ, *gradients, dX)

@@ -1,0 +1,402 @@
+"""The network: an architecture, its parameters, and what one can do with them.
+
+The work is done elsewhere: passes in `propagation`, epochs in `training`, files in `serialization`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastmlp import propagation, serialization, training
+from fastmlp.activations import Activation
+from fastmlp.architecture import Architecture
+from fastmlp.arena import Arena
+from fastmlp.backends import get_backend
+from fastmlp.backends.base import Predictor
+from fastmlp.callbacks import Callback
+from fastmlp.history import History
+from fastmlp.layers import Dense, LayerCache
+from fastmlp.losses import Loss
+from fastmlp.optimizers import Adam, Optimizer, OptimizerState
+from fastmlp.progress import progress_callbacks
+from fastmlp.validation import check_inputs, check_targets, check_weights, scale_pixels
+
+__all__ = ["Network"]
+
+Array = np.ndarray
+
+
+class Network:
+    """Feed-forward network of dense layers.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Features of a sample.
+    layers : sequence of Dense
+        Hidden layers and, last, the output layer.
+    loss : str or Loss
+        "cross_entropy", "binary_cross_entropy", "mse", "mae", "huber" or one of your own.
+    dtype : {"float32", "float64"}, default "float32"
+    seed : int or None, default None
+        Seed of the initial weights and of the order of samples. With a seed, the same calls give the
+        same bits, for any number of threads.
+    backend : {"auto", "compiled", "numpy"}, default "auto"
+        "auto" takes the compiled core where it is there, unless ``FASTMLP_BACKEND`` says otherwise.
+        Activations and losses of your own run on NumPy.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    parameters : list of (W, b)
+        Writable views; ``W`` (n_in, n_out), ``b`` (n_out,).
+    rng : numpy.random.Generator
+    metadata : dict
+        Yours; saved and loaded with the network. Anything JSON can hold.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the parts do not fit together.
+
+    Notes
+    -----
+    Inputs of type uint8 are taken for pixels and divided by 255; every other type keeps its values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp import Adam, Dense, Network
+    >>> X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype="float32")
+    >>> net = Network(2, [Dense(8, "tanh"), Dense(2, "softmax")], loss="cross_entropy", seed=0)
+    >>> history = net.fit(X, [0, 1, 1, 0], optimizer=Adam(0.05), epochs=200, batch_size=4)
+    >>> net.predict(X).argmax(axis=1).tolist()
+    [0, 1, 1, 0]
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        layers: Sequence[Dense],
+        *,
+        loss: str | Loss,
+        dtype: Any = "float32",
+        seed: int | None = None,
+        backend: str = "auto",
+    ):
+        architecture = Architecture.checked(n_inputs, layers, loss, dtype)
+        self._bind(architecture, architecture.new_parameters(), seed, backend)
+        for layer, values in zip(architecture.layers, self.parameters, strict=True):
+            layer.initialize(self.rng, values)
+
+    def _bind(
+        self, architecture: Architecture, arena: Arena, seed: Any, backend: str
+    ) -> None:
+        self.architecture = architecture
+        self.arena = arena
+        self.rng = np.random.default_rng(seed)
+        self.backend = get_backend(backend, compilable=architecture.compiled)
+        self.optimizer_state: OptimizerState | None = None
+        self.metadata: dict[str, Any] = {}
+        self._predictor: Predictor | None = None
+
+    @property
+    def parameters(self) -> list[tuple[Array, ...]]:
+        """Writable views ``[(W, b), ...]``, one pair a layer."""
+        return self.arena.pairs()
+
+    @property
+    def predictor(self) -> Predictor:
+        """The backend's forward pass, set up at the first use."""
+        if self._predictor is None:
+            self._predictor = self.backend.predictor(self.architecture, self.arena)
+        return self._predictor
+
+    def forward(
+        self, X: Any, return_cache: bool = False
+    ) -> Array | tuple[Array, list[LayerCache]]:
+        """Outputs, layer by layer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_inputs)
+        return_cache : bool, default False
+            Also return what each layer saw.
+
+        Returns
+        -------
+        A : ndarray of shape (n, n_outputs)
+        cache : list of LayerCache, with `return_cache`
+            Each layer's input ``X``, pre-activation ``Z`` and output ``A``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For inputs that are no finite numbers of that shape.
+        """
+        caches = self._forward(check_inputs(X, self.architecture))
+        return (caches[-1].A, caches) if return_cache else caches[-1].A
+
+    def predict(self, X: Any) -> Array:
+        """Outputs in one fused pass.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_inputs)
+
+        Returns
+        -------
+        ndarray of shape (n, n_outputs)
+            Probabilities behind softmax or sigmoid; ``.argmax(axis=1)`` gives classes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For inputs that are no finite numbers of that shape.
+        """
+        X = check_inputs(X, self.architecture)
+        out = np.empty((len(X), self.architecture.n_outputs), self.architecture.dtype)
+        self.predictor(X, out)
+        return out
+
+    def cost(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Mean loss.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_inputs)
+        y : array-like
+            Integer labels (n,) or rows of probabilities (n, n_outputs) for "cross_entropy"; 0/1 for
+            "binary_cross_entropy" and floats for the other losses, (n,) or (n, n_outputs).
+        sample_weight : array-like of shape (n,) or None, default None
+            The mean is weighted by it.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arguments that are not of these kinds or do not fit each other.
+        """
+        return training.evaluate(self, *self._checked(X, y, sample_weight))["loss"]
+
+    def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
+        """``{"loss": ...}``, and ``"accuracy"`` for the cross-entropies. Arguments as for `cost`."""
+        return training.evaluate(self, *self._checked(X, y, sample_weight))
+
+    def compute_gradient(
+        self, X: Any, y: Any, sample_weight: Any = None
+    ) -> list[tuple[Array, ...]]:
+        """Gradient of the mean loss.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `cost`.
+
+        Returns
+        -------
+        list of (dW, db)
+            Shapes as `parameters`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For bad arguments, or a layer that has no derivative.
+        """
+        self.architecture.check_trainable()
+        X, Y, weight = self._checked(X, y, sample_weight)
+        scale = np.full(len(X), 1 / len(X)) if weight is None else weight / weight.sum()
+        gradients = self.arena.like()
+        caches = self._forward(X)
+        propagation.backward(
+            self.backend, self.architecture, self.arena, caches, Y, scale, gradients
+        )
+        return gradients.pairs()
+
+    def update_weights(self, deltas: Sequence[tuple[Array, ...]]) -> None:
+        """Add a list of ``(dW, db)`` to the parameters, so that any optimizer can live outside.
+
+        Parameters
+        ----------
+        deltas : sequence of (dW, db)
+            Shapes as `parameters`.
+
+        Raises
+        ------
+        ValueError
+            For another number of arrays or another shape; nothing is added then.
+        """
+        parameters = self.parameters
+        if len(deltas) != len(parameters):
+            raise ValueError(f"deltas: expected {len(parameters)} pairs (dW, db), got {len(deltas)}")
+        checked = []
+        for i, (values, layer_deltas) in enumerate(zip(parameters, deltas, strict=True)):
+            if len(layer_deltas) != len(values):
+                raise ValueError(
+                    f"deltas[{i}]: expected {len(values)} arrays (dW, db), got {len(layer_deltas)}"
+                )
+            for value, delta in zip(values, layer_deltas, strict=True):
+                delta = np.asarray(delta, dtype=value.dtype)
+                if delta.shape != value.shape:
+                    raise ValueError(
+                        f"deltas[{i}]: expected shape {value.shape}, got {delta.shape}"
+                    )
+                checked.append((value, delta))
+        for value, delta in checked:
+            value += delta
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        optimizer: Optimizer | None = None,
+        epochs: int = 10,
+        batch_size: int = 64,
+        shuffle: bool = True,
+        validation_data: tuple[Any, Any] | None = None,
+        sample_weight: Any = None,
+        callbacks: Sequence[Callback] = (),
+        verbose: int = 0,
+    ) -> History:
+        """Train.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_inputs)
+            Float arrays of the network's dtype and uint8 images (divided by 255 as they are read) are
+            used where they lie; anything else is converted once.
+        y : array-like
+            Targets, as for `cost`.
+        optimizer : Optimizer, default Adam()
+            A fit with an optimizer equal to the last fit's goes on with its moments and step number;
+            another one starts afresh.
+        epochs : int, default 10
+            Passes over the data.
+        batch_size : int, default 64
+            Samples a step; the last batch of an epoch may be smaller. 1 is stochastic gradient descent,
+            sample by sample.
+        shuffle : bool, default True
+            A new random order each epoch; False keeps the order given.
+        validation_data : (X, y) or None, default None
+            Evaluated after each epoch.
+        sample_weight : array-like of shape (n,) or None, default None
+            A batch's loss is the mean with these weights.
+        callbacks : sequence of Callback, default ()
+        verbose : {0, 1, 2}, default 0
+            1 draws a progress bar where the output is a terminal, 2 prints a line an epoch.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        TypeError, ValueError
+            For bad arguments; the network is not changed then.
+        DivergenceError
+            Where the loss stops being finite; the parameters are those of the start of that epoch.
+        """
+        return training.fit(
+            self,
+            X,
+            y,
+            optimizer=Adam() if optimizer is None else optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            validation_data=validation_data,
+            sample_weight=sample_weight,
+            callbacks=[*callbacks, *progress_callbacks(verbose)],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write architecture, parameters and `metadata` to a safetensors file, atomically.
+
+        Activations and losses of your own are stored by name; give them to `load` again.
+
+        Raises
+        ------
+        OSError
+            Where the file cannot be written; an old file then stays as it was.
+        """
+        serialization.save_model(path, self.architecture, self.arena, self.metadata)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        custom: Mapping[str, Activation | Loss] | None = None,
+        seed: int | None = None,
+        backend: str = "auto",
+    ) -> Network:
+        """The network of a file that `save` wrote. Runs no code from the file.
+
+        Parameters
+        ----------
+        path : path
+        custom : mapping or None, default None
+            Activations and losses of your own, by name.
+        seed : int or None, default None
+            For the order of samples in a later `fit`.
+        backend : {"auto", "compiled", "numpy"}, default "auto"
+
+        Raises
+        ------
+        OSError
+            Where the file cannot be read.
+        ValueError
+            Where it is damaged, foreign, or of a newer version.
+        """
+        architecture, arena, metadata = serialization.load_model(path, custom or {})
+        network = cls.__new__(cls)
+        network._bind(architecture, arena, seed, backend)
+        network.metadata = metadata
+        return network
+
+    def astype(self, dtype: Any) -> Network:
+        """A copy with the same parameters in another dtype, on the same backend."""
+        a = self.architecture
+        architecture = Architecture.checked(a.n_inputs, a.layers, a.loss, dtype)
+        network = type(self).__new__(type(self))
+        network._bind(architecture, architecture.new_parameters(), None, self.backend.name)
+        for mine, theirs in zip(network.arena.views, self.arena.views, strict=True):
+            mine[...] = theirs
+        network.metadata = dict(self.metadata)
+        return network
+
+    def __repr__(self) -> str:
+        a = self.architecture
+        lines = [f"Network({a.n_inputs} inputs, {a.loss.name}, {a.dtype}, {self.backend.name} backend)"]
+        for n_in, layer in zip(a.widths, a.layers, strict=False):
+            count = sum(int(np.prod(shape)) for _, shape, _ in layer.parameter_shapes(n_in))
+            kind = type(layer).__name__
+            shape = f"{n_in} -> {layer.n_units}"
+            lines.append(f"  {kind:<8}{shape:<16}{layer.activation.name:<12}{count:>12,}")
+        lines.append(f"  {'parameters':<36}{self.arena.size:>12,}")
+        return "\n".join(lines)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "backend": self.backend.name, "_predictor": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        name = state["backend"] if state["backend"] == "numpy" else "auto"
+        self.backend = get_backend(name, compilable=self.architecture.compiled)
+
+    def _forward(self, X: Array) -> list[LayerCache]:
+        X = scale_pixels(X, self.architecture.dtype)
+        return propagation.forward(self.backend, self.architecture, self.arena, X)
+
+    def _checked(self, X: Any, y: Any, weight: Any) -> tuple[Array, Array, Array | None]:
+        X = check_inputs(X, self.architecture)
+        n = len(X)
+        return X, check_targets(y, self.architecture, n), check_weights(weight, n)

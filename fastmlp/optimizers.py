@@ -1,0 +1,321 @@
+"""Optimizers: one record each, the textbook's update rule.
+
+A record holds hyperparameters only; moments live in an `OptimizerState`. ``update`` is the
+formula on NumPy arrays, the specification. The compiled core runs the same formulas with what
+depends on the step number alone pulled out in front: ``scalars`` gives those.
+
+Symbols: ``w`` parameters, ``g`` gradient, ``lr`` learning rate, ``t`` step number from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+from fastmlp.arena import Arena
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Nadam",
+    "Optimizer",
+    "OptimizerState",
+    "RMSprop",
+    "Rule",
+]
+
+Schedule = Callable[[int], float]
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the compiled core needs of an optimizer.
+
+    Attributes
+    ----------
+    code : int
+        As in `enum fm_rule` of csrc/fastmlp.h.
+    n_states : int
+        Moments a parameter.
+    l2 : float
+        Weight decay that is added to the gradient of weights.
+    beta1, beta2 : float
+        Decay of the first and the second moment.
+    """
+
+    code: int
+    n_states: int = 0
+    l2: float = 0.0
+    beta1: float = 0.0
+    beta2: float = 0.0
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Base of the optimizers.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Learning rate, at least 0, or a function ``lr(step)`` of the step number from 0.
+    """
+
+    lr: float | Schedule
+    epsilon = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "nesterov" or (field.name == "lr" and callable(value)):
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise TypeError(f"{field.name}: expected a number, got {type(value).__name__}")
+            below_one = field.name in ("momentum", "beta1", "beta2", "rho")
+            if not (0 <= value < (1 if below_one else np.inf)):
+                interval = "[0, 1)" if below_one else "[0, inf)"
+                raise ValueError(f"{field.name}: expected a number in {interval}, got {value}")
+
+    def rates(self, first_step: int, n_steps: int) -> Array:
+        """Learning rates of the steps `first_step` (counted from 0) and following, float64."""
+        if callable(self.lr):
+            return np.array([self.lr(first_step + i) for i in range(n_steps)], dtype=np.float64)
+        return np.full(n_steps, self.lr, dtype=np.float64)
+
+    @property
+    def rule(self) -> Rule:
+        raise NotImplementedError(f"{type(self).__name__} does not say its rule")
+
+    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+        """Change `w` and `states` in place; weight decay only where `decay` is true."""
+        raise NotImplementedError(f"{type(self).__name__} does not say its update")
+
+    def scalars(self, lr: Array, t: Array) -> Array:
+        """Columns (step_m, step_g, epsilon, shrink) for learning rates `lr` and steps `t`.
+
+        Returns
+        -------
+        ndarray of shape (n_steps, 4), float64
+        """
+        zero = np.zeros_like(lr)
+        return np.stack([zero, lr, zero + self.epsilon, zero], axis=1)
+
+    def describe(self) -> dict:
+        """Name and hyperparameters, for logs."""
+        return {"name": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+    ``w -= lr g``; with momentum ``v = momentum v - lr g``, ``w += v``, and with Nesterov's
+    ``w += momentum v - lr g`` (Polyak 1964; Sutskever et al. 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html, equations 1 to 4). Weight decay adds
+    ``weight_decay w`` to the gradient of weights (not of biases).
+
+    Parameters
+    ----------
+    lr : float or callable, default 0.01
+    momentum : float in [0, 1), default 0
+    nesterov : bool, default False
+    weight_decay : float, default 0
+    """
+
+    lr: float | Schedule = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: expected momentum above 0 beside it, got momentum=0")
+
+    @property
+    def rule(self) -> Rule:
+        if not self.momentum:
+            return Rule(0, l2=self.weight_decay)
+        return Rule(2 if self.nesterov else 1, 1, l2=self.weight_decay, beta1=self.momentum)
+
+    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+        if decay and self.weight_decay:
+            g = g + self.weight_decay * w
+        if not self.momentum:
+            w -= lr * g
+            return
+        (v,) = states
+        v *= self.momentum
+        v -= lr * g
+        w += self.momentum * v - lr * g if self.nesterov else v
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """``s = rho s + (1 - rho) g^2``; ``w -= lr g / (sqrt(s) + epsilon)``.
+
+    Tieleman and Hinton 2012, Coursera lecture 6.5,
+    https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
+
+    Parameters
+    ----------
+    lr : float or callable, default 0.001
+    rho : float in [0, 1), default 0.9
+    epsilon : float, default 1e-8
+    """
+
+    lr: float | Schedule = 0.001
+    rho: float = 0.9
+    epsilon: float = 1e-8
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(3, 1, beta2=self.rho)
+
+    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+        (s,) = states
+        s *= self.rho
+        s += (1 - self.rho) * g * g
+        w -= lr * g / (np.sqrt(s) + self.epsilon)
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """``s += g^2``; ``w -= lr g / (sqrt(s) + epsilon)``.
+
+    Duchi et al. 2011, https://jmlr.org/papers/v12/duchi11a.html, diagonal form.
+
+    Parameters
+    ----------
+    lr : float or callable, default 0.01
+    epsilon : float, default 1e-10
+    """
+
+    lr: float | Schedule = 0.01
+    epsilon: float = 1e-10
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(4, 1)
+
+    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+        (s,) = states
+        s += g * g
+        w -= lr * g / (np.sqrt(s) + self.epsilon)
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """``m = beta1 m + (1 - beta1) g``; ``v = beta2 v + (1 - beta2) g^2``;
+    ``w -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)``.
+
+    Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
+
+    Parameters
+    ----------
+    lr : float or callable, default 0.001
+    beta1, beta2 : float in [0, 1), default 0.9 and 0.999
+    epsilon : float, default 1e-8
+    """
+
+    lr: float | Schedule = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(5, 2, beta1=self.beta1, beta2=self.beta2)
+
+    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+        m, v = states
+        m *= self.beta1
+        m += (1 - self.beta1) * g
+        v *= self.beta2
+        v += (1 - self.beta2) * g * g
+        m_hat = self._first_moment(m, g, t)
+        w -= lr * m_hat / (np.sqrt(v / (1 - self.beta2**t)) + self.epsilon)
+
+    def _first_moment(self, m: Array, g: Array, t: int) -> Array:
+        return m / (1 - self.beta1**t)
+
+    def scalars(self, lr: Array, t: Array) -> Array:
+        """With c = sqrt(1 - beta2^t): lr m_hat / (sqrt(v) / c + eps) = c lr m_hat / (sqrt(v) + c eps)."""
+        c = np.sqrt(1 - self.beta2**t)
+        step_m = c * lr / (1 - self.beta1**t)
+        zero = np.zeros_like(lr)
+        return np.stack([step_m, zero, c * self.epsilon, zero], axis=1)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: ``w -= lr weight_decay w`` in front of Adam's step, for weights
+    (not for biases).
+
+    Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2.
+
+    Parameters
+    ----------
+    lr : float or callable, default 0.001
+    beta1, beta2 : float in [0, 1), default 0.9 and 0.999
+    epsilon : float, default 1e-8
+    weight_decay : float, default 0.01
+    """
+
+    weight_decay: float = 0.01
+
+    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+        if decay:
+            w -= lr * self.weight_decay * w
+        super().update(w, g, states, lr, t, decay)
+
+    def scalars(self, lr: Array, t: Array) -> Array:
+        columns = super().scalars(lr, t)
+        columns[:, 3] = lr * self.weight_decay
+        return columns
+
+
+@dataclass(frozen=True)
+class Nadam(Adam):
+    """Adam with Nesterov momentum: ``m_hat = beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)``.
+
+    Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ, algorithm 2, constant momentum.
+
+    Parameters
+    ----------
+    lr : float or callable, default 0.001
+    beta1, beta2 : float in [0, 1), default 0.9 and 0.999
+    epsilon : float, default 1e-8
+    """
+
+    def _first_moment(self, m: Array, g: Array, t: int) -> Array:
+        return self.beta1 * m / (1 - self.beta1 ** (t + 1)) + (1 - self.beta1) * g / (
+            1 - self.beta1**t
+        )
+
+    def scalars(self, lr: Array, t: Array) -> Array:
+        columns = super().scalars(lr, t)
+        c = np.sqrt(1 - self.beta2**t)
+        columns[:, 0] = c * lr * self.beta1 / (1 - self.beta1 ** (t + 1))
+        columns[:, 1] = c * lr * (1 - self.beta1) / (1 - self.beta1**t)
+        return columns
+
+
+class OptimizerState:
+    """An optimizer at work on one network: its moments and the number of steps taken.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    parameters : Arena
+        The moments get the same layout.
+    """
+
+    def __init__(self, optimizer: Optimizer, parameters: Arena):
+        self.optimizer = optimizer
+        self.moments = [parameters.like() for _ in range(optimizer.rule.n_states)]
+        self.step = 0

@@ -1,0 +1,57 @@
+"""Forward through all layers, and the gradient back: the same few lines for every backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastmlp.architecture import Architecture
+from fastmlp.arena import Arena
+from fastmlp.layers import LayerCache
+
+if TYPE_CHECKING:
+    from fastmlp.backends.base import Backend
+
+__all__ = ["backward", "forward"]
+
+Array = np.ndarray
+
+
+def forward(
+    backend: Backend, architecture: Architecture, parameters: Arena, X: Array
+) -> list[LayerCache]:
+    """Each layer's input, pre-activation and output for `X` of shape (n, n_inputs)."""
+    caches = []
+    for layer, values in zip(architecture.layers, parameters.pairs(), strict=True):
+        caches.append(layer.forward(backend, values, X))
+        X = caches[-1].A
+    return caches
+
+
+def backward(
+    backend: Backend,
+    architecture: Architecture,
+    parameters: Arena,
+    caches: list[LayerCache],
+    Y: Array,
+    scale: Array,
+    gradients: Arena,
+) -> None:
+    """Fill `gradients` with d/dw sum_s scale[s] loss[s].
+
+    Parameters
+    ----------
+    Y : ndarray of shape (n, n_outputs), or (n,) for integer labels
+    scale : ndarray of shape (n,)
+        Weight of each sample's loss: 1 / n for the mean.
+    """
+    values, grads = parameters.pairs(), gradients.pairs()
+    layers, loss, last = architecture.layers, architecture.loss, caches[-1]
+    dZ = np.empty_like(last.Z)
+    backend.loss_backward(loss, layers[-1].activation, last.A, last.Z, Y, scale, dZ)
+    for i in reversed(range(len(layers))):
+        dX = np.empty_like(caches[i].X) if i > 0 else None
+        layers[i].backward(backend, values[i], caches[i], dZ, grads[i], dX)
+        if dX is not None:
+            dZ = layers[i - 1].activation_gradient(backend, caches[i - 1], dX)

@@ -1,0 +1,154 @@
+"""Checks of what a user passes in. Nothing is changed before everything is checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastmlp.architecture import Architecture
+from fastmlp.losses import Loss
+
+__all__ = ["check_count", "check_inputs", "check_targets", "check_weights", "scale_pixels"]
+
+Array = np.ndarray
+
+
+def check_count(value: Any, name: str, minimum: int = 1) -> int:
+    """An integer of at least `minimum`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    value = value.__index__()
+    if value < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    return value
+
+
+def check_inputs(X: Any, architecture: Architecture, name: str = "X") -> Array:
+    """`X` as (n, n_inputs) with contiguous rows, of the network's dtype or uint8.
+
+    The array itself where it already is so, else a copy. A sparse matrix is made dense.
+    """
+    X = _numeric_array(X, name)
+    if X.ndim != 2:
+        hint = " (one sample: X.reshape(1, -1))" if X.ndim == 1 else ""
+        raise ValueError(f"{name}: expected 2 dimensions (n, n_inputs), got shape {X.shape}{hint}")
+    if X.shape[1] != architecture.n_inputs:
+        raise ValueError(
+            f"{name}: expected {architecture.n_inputs} columns, got shape {X.shape}"
+        )
+    if X.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least 1 sample, got shape {X.shape}")
+    if X.dtype != np.uint8:
+        X = _finite(_convert(X, architecture.dtype, name), name)
+    return np.ascontiguousarray(X)
+
+
+def scale_pixels(X: Array, dtype: np.dtype) -> Array:
+    """uint8 pixels to [0, 1]; any other array as it is."""
+    return X * dtype.type(1 / 255) if X.dtype == np.uint8 else X
+
+
+def check_targets(
+    Y: Any, architecture: Architecture, n_samples: int, name: str = "y"
+) -> Array:
+    """Targets as int64 labels (n,), or as (n, n_outputs) of the network's dtype."""
+    loss, n_outputs = architecture.loss, architecture.n_outputs
+    Y = _numeric_array(Y, name)
+    if Y.shape[:1] != (n_samples,):
+        raise ValueError(f"{name}: expected {n_samples} targets, one a sample; got shape {Y.shape}")
+    if loss.labels and Y.ndim == 1:
+        return _check_labels(Y, n_outputs, loss, name)
+    if Y.ndim == 1 and n_outputs == 1:
+        Y = Y[:, None]
+    if Y.shape != (n_samples, n_outputs):
+        labels = f"({n_samples},) integer labels or " if loss.labels else ""
+        raise ValueError(
+            f"{name}: expected {labels}shape ({n_samples}, {n_outputs}) for {n_outputs} outputs, "
+            f"got shape {Y.shape}"
+        )
+    Y = _finite(_convert(Y, architecture.dtype, name), name)
+    if loss.probabilities and (Y.min() < 0 or Y.max() > 1):
+        raise ValueError(
+            f"{name}: expected values in [0, 1] for {loss.name}, got {Y.min():g} to {Y.max():g}"
+        )
+    if loss.labels and np.abs(Y.sum(axis=1) - 1).max() > 1e-3:
+        row = int(np.abs(Y.sum(axis=1) - 1).argmax())
+        raise ValueError(
+            f"{name}: expected rows of probabilities that sum to 1 for {loss.name}, "
+            f"row {row} sums to {Y[row].sum():g}"
+        )
+    return np.ascontiguousarray(Y)
+
+
+def check_weights(weight: Any, n_samples: int, name: str = "sample_weight") -> Array | None:
+    """Sample weights as float64 (n,): finite, none below 0, not all 0."""
+    if weight is None:
+        return None
+    weight = _numeric_array(weight, name)
+    if weight.shape != (n_samples,):
+        raise ValueError(f"{name}: expected shape ({n_samples},), got shape {weight.shape}")
+    weight = np.ascontiguousarray(_finite(_convert(weight, np.dtype(np.float64), name), name))
+    if weight.min() < 0 or weight.max() == 0:
+        raise ValueError(
+            f"{name}: expected weights of at least 0, not all 0; got "
+            f"{weight.min():g} to {weight.max():g}"
+        )
+    return weight
+
+
+def _check_labels(Y: Array, n_outputs: int, loss: Loss, name: str) -> Array:
+    if Y.dtype.kind not in "iub":
+        raise TypeError(
+            f"{name}: expected integer class labels or rows of probabilities for {loss.name}, got "
+            f"{Y.dtype} of shape {Y.shape}"
+        )
+    low, high = int(Y.min()), int(Y.max())
+    if low < 0 or high >= n_outputs:
+        raise ValueError(
+            f"{name}: expected labels from 0 to {n_outputs - 1} for {n_outputs} outputs, "
+            f"got {low} to {high}"
+        )
+    return np.ascontiguousarray(Y, dtype=np.int64)
+
+
+def _numeric_array(values: Any, name: str) -> Array:
+    # scipy.sparse matrices and arrays have toarray(); SciPy itself need not be imported for that.
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    if values.dtype == object:
+        try:
+            values = values.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name}: expected numbers, got objects ({error})") from None
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got {values.dtype}")
+    return values
+
+
+def _convert(values: Array, dtype: np.dtype, name: str) -> Array:
+    with np.errstate(over="ignore"):
+        converted = values.astype(dtype, order="C", copy=False)
+    if converted is not values and values.dtype.kind == "f" and values.dtype.itemsize > 4:
+        lost = np.isinf(converted.sum(dtype=np.float64)) and np.isfinite(values).all()
+        if lost and np.isinf(converted).any():
+            largest = np.abs(values).max()
+            raise ValueError(
+                f"{name}: expected numbers that {dtype} can hold, got {largest:g}; "
+                "use dtype='float64' or scale the data"
+            )
+    return converted
+
+
+def _finite(values: Array, name: str) -> Array:
+    # The sum is not finite where an element is not: one fast pass without a mask as large as the data.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(values.sum())
+    if suspicious:
+        bad = ~np.isfinite(values)
+        if bad.any():
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{name}: expected finite numbers, got {values[where]} at {where} "
+                f"({int(bad.sum())} in all)"
+            )
+    return values
