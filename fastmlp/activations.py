@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,12 @@ class Activation:
     code: int | None = None
     probabilities: bool = False
     differentiable: bool = True
+
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        # pickle could not find the functions of the package's own records: they have no names.
+        if self.code is None:
+            return super().__reduce_ex__(protocol)
+        return get_activation, (self.name,)
 
 
 LEAKY_RELU_SLOPE = 0.01

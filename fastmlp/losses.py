@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,12 @@ class Loss:
     labels: bool = False
     probabilities: bool = False
     code: int | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        # pickle could not find the functions of the package's own records: they have no names.
+        if self.code is None:
+            return super().__reduce_ex__(protocol)
+        return get_loss, (self.name,)
 
     def fuses(self, activation: Activation) -> bool:
         """Whether the output gradient behind `activation` is ``(A - Y) / divisor``."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp import config
-from fastmlp.backends import compiled_backend, compiled_error, get_backend
+from fastmlp.backends import compiled_error, get_backend, load_compiled
 from fastmlp.version import __version__
 
 __all__ = ["configuration", "get_num_threads", "show_config"]
@@ -21,7 +21,7 @@ def get_num_threads() -> int:
 
 def configuration() -> dict[str, Any]:
     """What `show_config` prints, as a dict that JSON can hold."""
-    compiled = compiled_backend()
+    compiled = load_compiled()
     core: dict[str, Any]
     if compiled is None:
         core = {"compiled core": f"not available ({compiled_error()})"}

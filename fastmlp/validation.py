@@ -114,11 +114,17 @@ def _check_labels(Y: Array, n_outputs: int, loss: Loss, name: str) -> Array:
 
 def _numeric_array(values: Any, name: str) -> Array:
     # scipy.sparse matrices and arrays have toarray(); SciPy itself need not be imported for that.
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    try:
+        values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+        if values.dtype == object:
+            # Python's own numbers get NumPy's type for them: labels stay integers.
+            values = np.asarray(values.tolist())
+    except ValueError as error:
+        raise ValueError(f"{name}: expected rows of equal length ({error})") from None
     if values.dtype == object:
         try:
             values = values.astype(np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"{name}: expected numbers, got objects ({error})") from None
     if values.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got {values.dtype}")
@@ -129,8 +135,9 @@ def _convert(values: Array, dtype: np.dtype, name: str) -> Array:
     with np.errstate(over="ignore"):
         converted = values.astype(dtype, order="C", copy=False)
     if converted is not values and values.dtype.kind == "f" and values.dtype.itemsize > 4:
-        lost = np.isinf(converted.sum(dtype=np.float64)) and np.isfinite(values).all()
-        if lost and np.isinf(converted).any():
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspicious = not np.isfinite(converted.sum(dtype=np.float64))
+        if suspicious and np.isinf(converted).any() and np.isfinite(values).all():
             largest = np.abs(values).max()
             raise ValueError(
                 f"{name}: expected numbers that {dtype} can hold, got {largest:g}; "

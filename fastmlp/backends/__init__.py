@@ -12,16 +12,16 @@ from fastmlp.backends.numpy_backend import NumpyBackend
 if TYPE_CHECKING:
     from fastmlp.backends.base import Backend
 
-__all__ = ["compiled_backend", "compiled_error", "get_backend", "numpy_backend"]
+__all__ = ["compiled_error", "get_backend", "load_compiled"]
 
 
 @cache
-def numpy_backend() -> Backend:
+def _numpy() -> Backend:
     return NumpyBackend()
 
 
 @cache
-def _load_compiled() -> tuple[Backend | None, ImportError | None]:
+def _compiled() -> tuple[Backend | None, ImportError | None]:
     try:
         from fastmlp.backends.compiled_backend import CompiledBackend
     except ImportError as error:
@@ -29,14 +29,14 @@ def _load_compiled() -> tuple[Backend | None, ImportError | None]:
     return CompiledBackend(), None
 
 
-def compiled_backend() -> Backend | None:
+def load_compiled() -> Backend | None:
     """The compiled backend, None where it cannot be imported."""
-    return _load_compiled()[0]
+    return _compiled()[0]
 
 
 def compiled_error() -> ImportError | None:
     """Why the compiled backend cannot be imported, None where it can."""
-    return _load_compiled()[1]
+    return _compiled()[1]
 
 
 @cache
@@ -74,16 +74,16 @@ def get_backend(name: str = "auto", *, compilable: bool = True) -> Backend:
     if name not in ("auto", "compiled", "numpy"):
         raise ValueError(f"{source}: expected 'auto', 'compiled' or 'numpy', got {name!r}")
     if name == "numpy" or (not compilable and (name == "auto" or source == "FASTMLP_BACKEND")):
-        return numpy_backend()
+        return _numpy()
     if not compilable:
         raise ValueError(
             "backend: expected 'auto' or 'numpy' for a network with an activation or loss of your "
             "own, which runs on NumPy; got 'compiled'"
         )
-    backend = compiled_backend()
+    backend = load_compiled()
     if backend is not None:
         return backend
     if name == "compiled":
         raise ImportError(f"{source}: the compiled core cannot be imported: {compiled_error()}")
     _warn_fallback()
-    return numpy_backend()
+    return _numpy()

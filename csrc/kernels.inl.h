@@ -1,0 +1,65 @@
+/* All kernel families for one instruction set and one dtype, and their table.
+ * An isa_*.c sets FM_ISA, FM_VECTOR_BYTES and FM_TILE_ROWS_F32/_F64 and includes this twice. */
+#if FM_FLOAT64
+#define FM_TILE_ROWS FM_TILE_ROWS_F64
+#else
+#define FM_TILE_ROWS FM_TILE_ROWS_F32
+#endif
+
+#include "simd.h"
+#include "vmath.h"
+
+#include "affine.inl.h"
+
+#include "activations.inl.h"
+
+#include "losses.inl.h"
+
+#include "optimizers.inl.h"
+
+#include "minibatch.inl.h"
+
+#include "sgd.inl.h"
+
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
+#define TABLE_(isa, suffix) fm_kernels_##isa##suffix
+#define TABLE(isa, suffix) TABLE_(isa, suffix)
+#if FM_FLOAT64
+#define SUFFIX _f64
+#else
+#define SUFFIX _f32
+#endif
+
+const fm_kernels TABLE(FM_ISA, SUFFIX) = {
+    .isa = STRING(FM_ISA),
+    .vector_bytes = FM_VECTOR_BYTES,
+    .tile_rows = FM_TILE_ROWS,
+    .affine_forward = FN(affine_forward),
+    .affine_backward_weights = FN(affine_backward_weights),
+    .affine_backward_bias = FN(affine_backward_bias),
+    .transpose = FN(transpose),
+    .activation_forward = FN(activation_forward),
+    .activation_backward = FN(activation_backward),
+    .loss_forward = FN(loss_forward),
+    .loss_backward = FN(loss_backward),
+    .count_correct = FN(count_correct),
+    .optimizer_update = FN(optimizer_update),
+    .gather = FN(gather),
+    .net_forward = FN(net_forward),
+    .batch_rows = FN(batch_rows),
+    .update_weights = FN(update_weights),
+    .sgd_sample = FN(sgd_sample),
+};
+
+/* The second inclusion defines all of these again. */
+#undef FM_TILE_ROWS
+#undef REAL
+#undef INT
+#undef FN
+#undef MANTISSA_BITS
+#undef EXPONENT_BIAS
+#undef ROUND_MAGIC
+#undef EXP_LOW
+#undef EXP_HIGH
+#undef SUFFIX

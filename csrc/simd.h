@@ -1,0 +1,188 @@
+/* Vector operations for one width. An isa_*.c sets FM_VECTOR_BYTES and includes this once a dtype.
+ *
+ * `vec` is a GCC/Clang vector, so + - * / are operators; what has no operator is below. Comparisons
+ * with NaN are false, and vmax/vmin then give their second argument (as maxps does), so that
+ * vmax(limit, x) lets a NaN in x through.
+ * n in vloadn/vstoren/vfill: the first n lanes; the memory behind them is not touched.
+ */
+#if FM_FLOAT64
+#define REAL double
+#define INT int64_t
+#define FN(name) name##_f64
+#define MANTISSA_BITS 52
+#define EXPONENT_BIAS 1023
+#define ROUND_MAGIC 0x1.8p52
+#else
+#define REAL float
+#define INT int32_t
+#define FN(name) name##_f32
+#define MANTISSA_BITS 23
+#define EXPONENT_BIAS 127
+#define ROUND_MAGIC 0x1.8p23f
+#endif
+
+#define vec FN(vec_t)
+#define ivec FN(ivec_t)
+#define unaligned_vec FN(unaligned_vec_t)
+#define VL ((ptrdiff_t)(FM_VECTOR_BYTES / sizeof(REAL)))
+#define INLINE static inline __attribute__((always_inline))
+
+typedef REAL vec __attribute__((vector_size(FM_VECTOR_BYTES)));
+typedef INT ivec __attribute__((vector_size(FM_VECTOR_BYTES)));
+typedef REAL unaligned_vec
+    __attribute__((vector_size(FM_VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+
+/* x - 0 is x for every x, -0 among them; 0 + x is not. */
+#define vset1 FN(vset1_)
+INLINE vec vset1(REAL x) { return x - (vec){0}; }
+
+#define vload FN(vload_)
+INLINE vec vload(const REAL* p) { return *(const unaligned_vec*)p; }
+
+#define vstore FN(vstore_)
+INLINE void vstore(REAL* p, vec v) { *(unaligned_vec*)p = v; }
+
+#define vabs FN(vabs_)
+INLINE vec vabs(vec a) { return (vec)((ivec)a & ~(ivec)vset1((REAL)-0.0)); }
+
+#define vcopysign FN(vcopysign_)
+INLINE vec vcopysign(vec magnitude, vec sign) {
+  ivec bit = (ivec)vset1((REAL)-0.0);
+  return (vec)(((ivec)magnitude & ~bit) | ((ivec)sign & bit));
+}
+
+#define vmask FN(vmask_t)
+#define vlt FN(vlt_)
+#define vblend FN(vblend_)
+#define vloadn FN(vloadn_)
+#define vstoren FN(vstoren_)
+#define vfill FN(vfill_)
+#define vfma FN(vfma_)
+#define vsqrt FN(vsqrt_)
+#define vscale FN(vscale_)
+#define vpow2 FN(vpow2_)
+
+/* 2^k for whole k in the range of normal numbers: the low bits of k + 1.5 * 2^MANTISSA_BITS are k.
+ */
+INLINE vec vpow2(vec k) {
+  ivec bits = (ivec)(k + ROUND_MAGIC);
+  return (vec)((bits + EXPONENT_BIAS) << MANTISSA_BITS);
+}
+
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+
+#if FM_FLOAT64
+#define OP(name) _mm512_##name##_pd
+#define MASKED(name) _mm512_mask_##name##_pd
+#define ZEROED(name) _mm512_maskz_##name##_pd
+typedef __mmask8 vmask;
+#define LANES(n) ((__mmask8)((1u << (n)) - 1))
+INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+#else
+#define OP(name) _mm512_##name##_ps
+#define MASKED(name) _mm512_mask_##name##_ps
+#define ZEROED(name) _mm512_maskz_##name##_ps
+typedef __mmask16 vmask;
+#define LANES(n) ((__mmask16)((1u << (n)) - 1))
+INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+#endif
+INLINE vec vblend(vmask m, vec yes, vec no) { return MASKED(blend)(m, no, yes); }
+INLINE vec vloadn(const REAL* p, ptrdiff_t n) { return ZEROED(loadu)(LANES(n), p); }
+INLINE void vstoren(REAL* p, vec v, ptrdiff_t n) { MASKED(storeu)(p, LANES(n), v); }
+/* v, with `value` from lane n on. */
+INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return MASKED(mov)(vset1(value), LANES(n), v); }
+INLINE vec vfma(vec a, vec b, vec c) { return OP(fmadd)(a, b, c); }
+INLINE vec vsqrt(vec a) { return OP(sqrt)(a); }
+INLINE vec vscale(vec a, vec k) { return OP(scalef)(a, k); }
+#undef OP
+#undef MASKED
+#undef ZEROED
+#undef LANES
+
+#else /* every other set: masks are vectors of all ones and zeros */
+
+typedef ivec vmask;
+INLINE vmask vlt(vec a, vec b) { return a < b; }
+INLINE vec vblend(vmask m, vec yes, vec no) { return (vec)(((ivec)yes & m) | ((ivec)no & ~m)); }
+/* Lanes below n. */
+#define vlanes FN(vlanes_)
+INLINE ivec vlanes(ptrdiff_t n) {
+  ivec lane;
+  for (int i = 0; i < VL; i++) lane[i] = i;
+  return lane < (ivec){0} + (INT)n;
+}
+INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, vset1(value)); }
+
+#if defined(__AVX2__) && FM_VECTOR_BYTES == 32
+#if FM_FLOAT64
+INLINE vec vloadn(const REAL* p, ptrdiff_t n) { return _mm256_maskload_pd(p, (__m256i)vlanes(n)); }
+INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
+INLINE vec vsqrt(vec a) { return _mm256_sqrt_pd(a); }
+#else
+INLINE vec vloadn(const REAL* p, ptrdiff_t n) { return _mm256_maskload_ps(p, (__m256i)vlanes(n)); }
+INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE vec vsqrt(vec a) { return _mm256_sqrt_ps(a); }
+#endif
+#else
+INLINE vec vloadn(const REAL* p, ptrdiff_t n) {
+  vec v = {0};
+  for (ptrdiff_t i = 0; i < n; i++) v[i] = p[i];
+  return v;
+}
+#if defined(__ARM_NEON) && FM_FLOAT64
+INLINE vec vfma(vec a, vec b, vec c) {
+  return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+INLINE vec vsqrt(vec a) { return (vec)vsqrtq_f64((float64x2_t)a); }
+#elif defined(__ARM_NEON)
+INLINE vec vfma(vec a, vec b, vec c) {
+  return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+INLINE vec vsqrt(vec a) { return (vec)vsqrtq_f32((float32x4_t)a); }
+#else
+INLINE vec vfma(vec a, vec b, vec c) { return a * b + c; }
+INLINE vec vsqrt(vec a) {
+  for (int i = 0; i < VL; i++) a[i] = (REAL)sqrt((double)a[i]);
+  return a;
+}
+#endif
+#endif
+
+/* Not _mm256_maskstore: it is microcoded on AMD, and a masked store happens at row ends only. */
+INLINE void vstoren(REAL* p, vec v, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; i++) p[i] = v[i];
+}
+/* a * 2^k in two steps, so that k may leave the range of normal exponents. */
+INLINE vec vscale(vec a, vec k) {
+  vec half = (k * (REAL)0.5 + ROUND_MAGIC) - ROUND_MAGIC;
+  return a * vpow2(half) * vpow2(k - half);
+}
+#endif
+
+#define vmax FN(vmax_)
+INLINE vec vmax(vec a, vec b) { return vblend(vlt(b, a), a, b); }
+
+#define vmin FN(vmin_)
+INLINE vec vmin(vec a, vec b) { return vblend(vlt(a, b), a, b); }
+
+/* Nearest whole number, for |a| < 2^(MANTISSA_BITS - 1). */
+#define vround FN(vround_)
+INLINE vec vround(vec a) { return (a + ROUND_MAGIC) - ROUND_MAGIC; }
+
+/* Sum and maximum over the lanes, in a fixed order. */
+#define vsum FN(vsum_)
+INLINE REAL vsum(vec a) {
+  REAL lanes[VL];
+  vstore(lanes, a);
+  for (ptrdiff_t width = VL / 2; width > 0; width /= 2)
+    for (ptrdiff_t i = 0; i < width; i++) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+#define vlargest FN(vlargest_)
+INLINE REAL vlargest(vec a) {
+  REAL largest = a[0];
+  for (int i = 1; i < VL; i++)
+    if (a[i] > largest) largest = a[i];
+  return largest;
+}

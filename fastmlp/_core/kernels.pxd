@@ -1,0 +1,122 @@
+"""The C boundary, csrc/fastmlp.h and threads.h, line by line."""
+
+from libc.stdint cimport int32_t, int64_t
+
+cdef extern from "fastmlp.h" nogil:
+    enum: FM_FLOAT32
+    enum: FM_FLOAT64
+
+    ctypedef struct fm_matrix:
+        void *data
+        Py_ssize_t rows
+        Py_ssize_t cols
+        Py_ssize_t ld
+
+    ctypedef struct fm_loss:
+        int code
+        int activation
+        int fused
+
+    ctypedef struct fm_targets:
+        const int64_t *labels
+        const void *rows
+        Py_ssize_t ld
+
+    ctypedef struct fm_update:
+        int rule
+        double beta1
+        double beta2
+        double l2
+        double step_m
+        double step_g
+        double epsilon
+        double shrink
+
+    ctypedef struct fm_layer:
+        int activation
+        fm_matrix W
+        fm_matrix WT
+        void *b
+        void *W_moments[2]
+        void *b_moments[2]
+        fm_matrix Z
+        fm_matrix A
+        fm_matrix D
+
+    ctypedef struct fm_net:
+        int n_layers
+        fm_layer *layers
+        fm_loss loss
+
+    ctypedef struct fm_data:
+        const void *X
+        Py_ssize_t n_features
+        Py_ssize_t ldx
+        int is_uint8
+        const int64_t *labels
+        const void *Y
+        Py_ssize_t ldy
+        const double *weight
+
+    ctypedef struct fm_batch:
+        const Py_ssize_t *index
+        Py_ssize_t n
+        double weight
+        fm_matrix X
+        fm_matrix Y
+        double *losses
+
+    ctypedef struct fm_kernels:
+        const char *isa
+        int vector_bytes
+        int tile_rows
+        void (*affine_forward)(
+            const fm_matrix *X, const fm_matrix *W, const void *b, fm_matrix *Z) noexcept nogil
+        void (*affine_backward_weights)(
+            const fm_matrix *X, const fm_matrix *dZ, fm_matrix *dW) noexcept nogil
+        void (*affine_backward_bias)(const fm_matrix *dZ, void *db) noexcept nogil
+        void (*transpose)(const fm_matrix *W, fm_matrix *WT) noexcept nogil
+        void (*activation_forward)(
+            int activation, const fm_matrix *Z, fm_matrix *A) noexcept nogil
+        void (*activation_backward)(
+            int activation, const fm_matrix *dA, const fm_matrix *Z, const fm_matrix *A,
+            fm_matrix *dZ) noexcept nogil
+        void (*loss_forward)(
+            const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z, const fm_targets *Y,
+            double *values) noexcept nogil
+        void (*loss_backward)(
+            const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z, const fm_targets *Y,
+            const double *scale, fm_matrix *dZ) noexcept nogil
+        Py_ssize_t (*count_correct)(
+            const fm_loss *loss, const fm_matrix *A, const fm_targets *Y) noexcept nogil
+        void (*optimizer_update)(
+            const fm_update *update, Py_ssize_t n, const void *g, void *w, void *s0,
+            void *s1) noexcept nogil
+        void (*gather)(
+            const fm_data *data, const Py_ssize_t *index, Py_ssize_t n,
+            fm_matrix *X) noexcept nogil
+        void (*net_forward)(
+            const fm_net *net, const fm_matrix *X, Py_ssize_t start,
+            Py_ssize_t stop) noexcept nogil
+        Py_ssize_t (*batch_rows)(
+            const fm_net *net, const fm_data *data, fm_batch *batch, Py_ssize_t start,
+            Py_ssize_t stop) noexcept nogil
+        void (*update_weights)(
+            const fm_net *net, const fm_batch *batch, const fm_update *update, int part,
+            int n_parts, void *scratch) noexcept nogil
+        Py_ssize_t (*sgd_sample)(
+            const fm_net *net, const fm_data *data, Py_ssize_t sample, double lr, void *values,
+            int32_t *indices, double *loss) noexcept nogil
+
+    const fm_kernels *fm_kernels_of(const char *isa, int dtype)
+    const char *const *fm_isa_names()
+    bint fm_isa_supported(const char *isa)
+    bint fm_needs_z(int activation)
+
+cdef extern from "threads.h" nogil:
+    bint fm_have_openmp()
+    int fm_max_threads()
+    int fm_thread()
+    int fm_team_size()
+    void fm_barrier()
+    void fm_release_threads()

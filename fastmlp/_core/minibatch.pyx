@@ -1,0 +1,203 @@
+"""The minibatch epoch: one nogil call, one parallel region, two barriers a step.
+
+Each thread runs
+
+    batch_rows       its rows of the batch, forward and back, down to every dZ
+    barrier
+    update_weights   its rows of every weight matrix: gradient and optimizer
+    barrier
+
+over all steps. csrc/minibatch.inl.h has the two phases and says why the bits do not depend on the
+number of threads.
+"""
+
+import numpy as np
+
+from cython.parallel cimport parallel
+from libc.math cimport isfinite
+
+from fastmlp._core.kernels cimport (
+    fm_barrier,
+    fm_batch,
+    fm_data,
+    fm_kernels,
+    fm_net,
+    fm_team_size,
+    fm_thread,
+    fm_update,
+)
+from fastmlp._core.net cimport BoundData, BoundNet
+from fastmlp._core.signals cimport SignalWatch
+
+
+cdef struct epoch_run:
+    # What the threads of one epoch share; `stop` and the sums are thread 0's to write.
+    const fm_kernels *kernels
+    const fm_net *net
+    const fm_data *data
+    fm_batch batch
+    fm_update update
+    const Py_ssize_t *order
+    Py_ssize_t n_samples
+    Py_ssize_t batch_size
+    const double *scalars
+    char *scratch
+    size_t scratch_size
+    Py_ssize_t *correct
+    Py_ssize_t steps
+    double loss
+    double weight
+    bint stop
+
+
+cdef double weight_of(const fm_data *data, const fm_batch *batch) noexcept nogil:
+    cdef double total = 0
+    cdef Py_ssize_t i
+    if data.weight == NULL:
+        return <double>batch.n
+    for i in range(batch.n):
+        total += data.weight[batch.index[i]]
+    return total
+
+
+cdef void finish_batch(
+    epoch_run *run, const fm_batch *batch, Py_ssize_t step, SignalWatch watch
+) noexcept nogil:
+    """Thread 0, between the barriers: add up the batch's losses; decide whether to go on."""
+    cdef Py_ssize_t i
+    for i in range(batch.n):
+        run.loss += batch.losses[i]
+    run.weight += batch.weight
+    run.steps = step + 1
+    run.stop = not isfinite(run.loss) or watch.interrupted()
+
+
+cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) noexcept nogil:
+    cdef fm_batch batch = run.batch
+    cdef fm_update update = run.update
+    cdef Py_ssize_t step = 0, start = 0, correct = 0
+    cdef const double *scalars = run.scalars
+    while start < run.n_samples:
+        batch.n = min(run.batch_size, run.n_samples - start)
+        batch.index = run.order + start
+        batch.weight = weight_of(run.data, &batch)
+        update.step_m, update.step_g = scalars[0], scalars[1]
+        update.epsilon, update.shrink = scalars[2], scalars[3]
+        correct += run.kernels.batch_rows(
+            run.net, run.data, &batch, batch.n * part // n_parts, batch.n * (part + 1) // n_parts
+        )
+        fm_barrier()
+        if part == 0:
+            finish_batch(run, &batch, step, watch)
+        run.kernels.update_weights(
+            run.net, &batch, &update, part, n_parts, run.scratch + part * run.scratch_size
+        )
+        fm_barrier()
+        if run.stop:
+            break
+        step += 1
+        start += run.batch_size
+        scalars += 4
+    run.correct[part] = correct
+
+
+cdef class MinibatchTrainer:
+    """Epochs over some data with one optimizer rule.
+
+    Parameters
+    ----------
+    bound : BoundNet
+        With working memory for a batch.
+    data : BoundData
+    rule : int
+    beta1, beta2, l2 : float
+
+    Attributes
+    ----------
+    steps : int
+        Steps that the last epoch finished, also where it was interrupted.
+    """
+
+    cdef BoundNet bound
+    cdef BoundData data
+    cdef fm_update update
+    cdef fm_batch batch
+    cdef list keep
+    cdef SignalWatch watch
+    cdef readonly Py_ssize_t steps
+
+    def __init__(
+        self, BoundNet bound, BoundData data, int rule, double beta1, double beta2, double l2
+    ):
+        dtype = np.dtype(np.float32 if bound.dtype == 0 else np.float64)
+        self.bound = bound
+        self.data = data
+        self.update = fm_update(rule, beta1, beta2, l2, 0, 0, 0, 0)
+        self.watch = SignalWatch()
+        losses = np.zeros(bound.n_rows)
+        cdef double[::1] losses_view = losses
+        self.keep = [losses]
+        self.batch.losses = &losses_view[0]
+        self.batch.X = bound.own(bound.n_rows, data.data.n_features, dtype)
+        if data.data.labels == NULL:
+            n_outputs = bound.net.layers[bound.net.n_layers - 1].W.cols
+            self.batch.Y = bound.own(bound.n_rows, n_outputs, dtype)
+
+    def epoch(
+        self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads
+    ):
+        """One pass over the samples `order`; `scalars` (n_steps, 4), a row a step.
+
+        Returns
+        -------
+        loss, weight : float
+            Sums over the samples of weight times loss, and of the weights.
+        correct : int
+        threads : int
+            How many worked.
+        """
+        cdef epoch_run run
+        cdef size_t itemsize = 4 if self.bound.dtype == 0 else 8
+        cdef SignalWatch watch = self.watch
+        cdef int team = 1
+        n_steps = (order.shape[0] + self.bound.n_rows - 1) // self.bound.n_rows
+        if scalars.shape[0] != n_steps or scalars.shape[1] != 4:
+            raise ValueError(f"scalars: expected shape ({n_steps}, 4)")
+        run.kernels = self.bound.kernels
+        run.net = &self.bound.net
+        run.data = &self.data.data
+        run.batch = self.batch
+        run.update = self.update
+        run.order = &order[0]
+        run.n_samples = order.shape[0]
+        run.batch_size = self.bound.n_rows
+        run.scalars = &scalars[0, 0]
+        # A page a thread behind its strip keeps two threads' scratch out of each other's cache lines.
+        run.scratch_size = self.bound.kernels.tile_rows * self.bound.widest * itemsize + 4096
+        scratch = np.zeros(n_threads * run.scratch_size, dtype=np.uint8)
+        cdef char[::1] scratch_view = scratch.view(np.int8)
+        run.scratch = &scratch_view[0]
+        correct = np.zeros(n_threads, dtype=np.intp)
+        cdef Py_ssize_t[::1] correct_view = correct
+        run.correct = &correct_view[0]
+        run.steps = 0
+        run.loss = run.weight = 0
+        run.stop = False
+        try:
+            with nogil:
+                self.bound.copy_transposed()
+                if n_threads == 1:
+                    run_steps(&run, 0, 1, watch)
+                else:
+                    with parallel(num_threads=n_threads):
+                        if fm_thread() == 0:
+                            team_size(&team)
+                        run_steps(&run, fm_thread(), fm_team_size(), watch)
+        finally:
+            self.steps = run.steps
+        watch.reraise()
+        return run.loss, run.weight, int(correct.sum()), team
+
+
+cdef void team_size(int *team) noexcept nogil:
+    team[0] = fm_team_size()

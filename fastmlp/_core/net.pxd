@@ -1,0 +1,21 @@
+from fastmlp._core.kernels cimport fm_data, fm_kernels, fm_layer, fm_matrix, fm_net
+
+cdef fm_matrix bind(object array) except *
+
+
+cdef class BoundNet:
+    cdef fm_net net
+    cdef const fm_kernels *kernels
+    cdef readonly int dtype
+    cdef readonly Py_ssize_t n_rows
+    cdef Py_ssize_t widest
+    cdef list keep
+
+    cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *
+    cdef void copy_transposed(self) noexcept nogil
+
+
+cdef class BoundData:
+    cdef fm_data data
+    cdef readonly Py_ssize_t n_samples
+    cdef tuple keep

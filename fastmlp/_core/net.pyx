@@ -1,0 +1,122 @@
+"""A network and its data as the C descriptors, filled once a fit or once a predictor."""
+
+import numpy as np
+
+from fastmlp.arena import aligned_empty, leading_dimension
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+
+from fastmlp._core.cpu cimport table
+from fastmlp._core.kernels cimport (
+    FM_FLOAT32,
+    FM_FLOAT64,
+    fm_layer,
+    fm_loss,
+    fm_matrix,
+    fm_needs_z,
+)
+
+
+cdef void *address(object array) except NULL:
+    return <void *><size_t>array.__array_interface__["data"][0]
+
+
+cdef fm_matrix bind(object array) except *:
+    """A 2-D array with contiguous rows as the kernels see it."""
+    cdef fm_matrix matrix
+    matrix.data = address(array)
+    matrix.rows, matrix.cols = array.shape
+    matrix.ld = array.strides[0] // array.itemsize
+    return matrix
+
+
+cdef object new_matrix(Py_ssize_t rows, Py_ssize_t cols, object dtype):
+    """Uninitialised working memory with padded rows."""
+    ld = leading_dimension(cols, dtype.itemsize)
+    return aligned_empty(rows * ld, dtype).reshape(rows, ld)[:, :cols]
+
+
+cdef class BoundNet:
+    """A network at work.
+
+    Parameters
+    ----------
+    layers : list of (activation code, W, b, W moments, b moments)
+        Arrays of the network, used where they lie.
+    loss : tuple of (code, fused)
+    n_rows : int
+        Rows of the working memory: the batch size; 0 for none (a predictor brings its own).
+    """
+
+    def __cinit__(self, list layers, tuple loss, Py_ssize_t n_rows):
+        cdef fm_layer *layer
+        dtype = layers[0][1].dtype
+        self.dtype = FM_FLOAT32 if dtype == np.float32 else FM_FLOAT64
+        self.kernels = table(self.dtype)
+        self.n_rows = n_rows
+        self.keep = [layers]
+        self.net.layers = <fm_layer *>calloc(len(layers), sizeof(fm_layer))
+        if self.net.layers == NULL:
+            raise MemoryError()
+        self.net.n_layers = <int>len(layers)
+        for i, (code, W, b, W_moments, b_moments) in enumerate(layers):
+            layer = &self.net.layers[i]
+            layer.activation = code
+            layer.W = bind(W)
+            layer.b = address(b)
+            self.widest = max(self.widest, layer.W.ld)
+            for j in range(len(W_moments)):
+                layer.W_moments[j] = address(W_moments[j])
+                layer.b_moments[j] = address(b_moments[j])
+            if n_rows:
+                if i > 0:
+                    layer.WT = self.own(W.shape[1], W.shape[0], dtype)
+                layer.A = self.own(n_rows, W.shape[1], dtype)
+                layer.D = self.own(n_rows, W.shape[1], dtype)
+                layer.Z = layer.A
+                if fm_needs_z(code) or i == len(layers) - 1:
+                    layer.Z = self.own(n_rows, W.shape[1], dtype)
+        self.net.loss = fm_loss(loss[0], layers[len(layers) - 1][0], loss[1])
+
+    cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *:
+        matrix = new_matrix(rows, cols, dtype)
+        self.keep.append(matrix)
+        return bind(matrix)
+
+    cdef void copy_transposed(self) noexcept nogil:
+        """Bring the transposed copies of the weights up to date."""
+        cdef int i
+        for i in range(1, self.net.n_layers):
+            self.kernels.transpose(&self.net.layers[i].W, &self.net.layers[i].WT)
+
+    def __dealloc__(self):
+        free(self.net.layers)
+
+
+cdef class BoundData:
+    """Samples to train on.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, n_features), the network's dtype or uint8
+    Y : ndarray of shape (n,) int64, or (n, n_outputs) of the network's dtype
+    weight : ndarray of shape (n,) float64, or None
+    """
+
+    def __cinit__(self, X, Y, weight):
+        self.keep = (X, Y, weight)
+        self.n_samples = X.shape[0]
+        cdef fm_matrix x = bind(X), y
+        self.data.X = x.data
+        self.data.n_features = x.cols
+        self.data.ldx = x.ld
+        self.data.is_uint8 = X.dtype == np.uint8
+        if Y.ndim == 1:
+            self.data.labels = <const int64_t *>address(Y)
+        else:
+            y = bind(Y)
+            self.data.Y = y.data
+            self.data.ldy = y.ld
+        if weight is not None:
+            self.data.weight = <const double *>address(weight)

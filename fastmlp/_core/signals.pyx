@@ -1,0 +1,42 @@
+"""Ctrl-C inside a nogil loop.
+
+Python only notes a signal when it arrives; somebody has to ask. `interrupted` asks every 50 ms, in the
+thread that called the loop; no handler of its own is installed.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef double INTERVAL = 0.05
+
+
+cdef double now() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <double>t.tv_sec + 1e-9 * <double>t.tv_nsec
+
+
+cdef class SignalWatch:
+    """Remembers what a signal handler raised until the loop has ended."""
+
+    cdef bint interrupted(self) noexcept nogil:
+        """Whether a handler raised (KeyboardInterrupt, say); cheap enough for every step."""
+        cdef double time = now()
+        if time < self.next_look:
+            return False
+        self.next_look = time + INTERVAL
+        return self.look()
+
+    cdef bint look(self) noexcept with gil:
+        try:
+            PyErr_CheckSignals()
+        except BaseException as error:
+            self.error = error
+            return True
+        return False
+
+    def reraise(self):
+        """Raise what the handler raised, if it did."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error

@@ -1,0 +1,210 @@
+"""The compiled backend: chooses threads, hands arrays and records to ``fastmlp._core``; no maths.
+
+Every function is that of `fastmlp.backends.numpy_backend`, to rounding.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from fastmlp import config
+from fastmlp._core import (
+    activations,
+    affine,
+    cpu,
+    forward,
+    losses,
+    minibatch,
+    net,
+    optimizers,
+    per_sample,
+)
+from fastmlp.activations import Activation
+from fastmlp.architecture import Architecture
+from fastmlp.arena import Arena
+from fastmlp.backends.base import EpochResult, TrainingData
+from fastmlp.losses import Loss
+from fastmlp.optimizers import Optimizer, OptimizerState
+
+__all__ = ["CompiledBackend"]
+
+Array = np.ndarray
+
+# Multiply-adds a thread has to have between two barriers before a second one pays: a barrier and the
+# other core's cache misses cost some microseconds (benchmarks/README.md has the crossing point).
+MULTIPLY_ADDS_PER_THREAD = 2_000_000
+
+
+class CompiledBackend:
+    """See `fastmlp.backends.base.Backend` for shapes and formulas."""
+
+    name = "compiled"
+
+    def __init__(self) -> None:
+        isa = config.requested_isa()
+        if isa is not None:
+            cpu.set_isa(isa)
+        # A forked child has none of its parent's worker threads and would wait for them for ever.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=cpu.release_threads)
+
+    def affine_forward(self, X: Array, W: Array, b: Array, Z: Array) -> None:
+        affine.affine_forward(X, W, b, Z, self._threads(len(X) * W.size))
+
+    def affine_backward(
+        self, X: Array, W: Array, dZ: Array, dW: Array, db: Array, dX: Array | None
+    ) -> None:
+        n_threads = self._threads(len(X) * W.size)
+        affine.affine_backward(X, dZ, dW, db, n_threads)
+        if dX is not None:
+            transposed = np.empty(W.shape[::-1], W.dtype)
+            affine.transpose(W, transposed)
+            affine.affine_forward(dZ, transposed, None, dX, n_threads)
+
+    def activation_forward(self, activation: Activation, Z: Array, A: Array) -> None:
+        activations.activation_forward(activation.code, Z, A)
+
+    def activation_backward(
+        self, activation: Activation, dA: Array, Z: Array, A: Array, dZ: Array
+    ) -> None:
+        activations.activation_backward(activation.code, dA, Z, A, dZ)
+
+    def loss_forward(
+        self, loss: Loss, activation: Activation, A: Array, Z: Array, Y: Array, values: Array
+    ) -> None:
+        codes = loss.code, activation.code, loss.fuses(activation)
+        losses.loss_forward(*codes, A, Z, *_targets(Y), values)
+
+    def loss_backward(
+        self,
+        loss: Loss,
+        activation: Activation,
+        A: Array,
+        Z: Array,
+        Y: Array,
+        scale: Array,
+        dZ: Array,
+    ) -> None:
+        codes = loss.code, activation.code, loss.fuses(activation)
+        losses.loss_backward(*codes, A, Z, *_targets(Y), scale, dZ)
+
+    def optimizer_update(
+        self,
+        optimizer: Optimizer,
+        w: Array,
+        g: Array,
+        states: list[Array],
+        lr: float,
+        step: int,
+        decay: bool,
+    ) -> None:
+        rule = optimizer.rule
+        scalars = optimizer.scalars(np.array([lr], dtype=np.float64), np.array([step]))[0]
+        if not decay:
+            scalars[3] = 0
+        moments = [*states, None, None][:2]
+        l2 = rule.l2 if decay else 0.0
+        optimizers.optimizer_update(rule.code, rule.beta1, rule.beta2, l2, scalars, w, g, *moments)
+
+    def trainer(
+        self,
+        architecture: Architecture,
+        parameters: Arena,
+        state: OptimizerState,
+        data: TrainingData,
+    ) -> CompiledTrainer:
+        return CompiledTrainer(self, architecture, parameters, state, data)
+
+    def predictor(self, architecture: Architecture, parameters: Arena) -> CompiledPredictor:
+        return CompiledPredictor(self, architecture, parameters)
+
+    def thread_limit(self) -> int:
+        return config.thread_limit(cpu.openmp_limit()) if cpu.have_openmp() else 1
+
+    def describe(self) -> dict[str, object]:
+        """What was built and what of it runs, for `show_config`."""
+        return {
+            "instruction set": cpu.current_isa(),
+            "instruction sets built": cpu.built_isas(),
+            "openmp": cpu.have_openmp(),
+        }
+
+    def _threads(self, multiply_adds: int) -> int:
+        """Threads for so much work between two barriers; small work is faster on one."""
+        wanted = multiply_adds // MULTIPLY_ADDS_PER_THREAD
+        return min(wanted, self.thread_limit()) if wanted > 1 else 1
+
+
+class CompiledTrainer:
+    """Plain SGD with batches of one goes sample by sample, everything else batch by batch."""
+
+    def __init__(
+        self,
+        backend: CompiledBackend,
+        architecture: Architecture,
+        parameters: Arena,
+        state: OptimizerState,
+        data: TrainingData,
+    ):
+        self.backend = backend
+        self.state = state
+        self.work = 3 * architecture.multiply_adds * data.batch_size
+        self.n_threads = backend._threads(self.work)
+        rule = state.optimizer.rule
+        self.per_sample = data.batch_size == 1 and rule.code == 0 and rule.l2 == 0
+        bound = _bind(architecture, parameters, state.moments, data.batch_size)
+        samples = net.BoundData(data.X, data.Y, data.weight)
+        if self.per_sample:
+            self.core = per_sample.PerSampleTrainer(bound, samples)
+        else:
+            self.core = minibatch.MinibatchTrainer(
+                bound, samples, rule.code, rule.beta1, rule.beta2, rule.l2
+            )
+
+    def epoch(self, order: Array, rates: Array) -> EpochResult:
+        try:
+            if self.per_sample:
+                self.n_threads = 1
+                loss, weight, correct = self.core.epoch(order, rates)
+            else:
+                steps = self.state.step + 1 + np.arange(len(rates))
+                scalars = self.state.optimizer.scalars(rates, steps)
+                n_threads = self.backend._threads(self.work)
+                loss, weight, correct, self.n_threads = self.core.epoch(order, scalars, n_threads)
+        finally:
+            self.state.step += self.core.steps
+        return EpochResult(loss / (weight or 1.0), correct)
+
+
+class CompiledPredictor:
+    """All layers in one pass, a block of rows after the other."""
+
+    def __init__(self, backend: CompiledBackend, architecture: Architecture, parameters: Arena):
+        self.backend = backend
+        self.multiply_adds = architecture.multiply_adds
+        self.core = forward.CompiledForward(_bind(architecture, parameters, [], 0))
+
+    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> None:
+        self.core.run(X, out, Z, self.backend._threads(len(X) * self.multiply_adds))
+
+
+def _bind(
+    architecture: Architecture, parameters: Arena, moments: list[Arena], n_rows: int
+) -> net.BoundNet:
+    layers = []
+    per_layer = [moment.pairs() for moment in moments]
+    for i, (layer, (W, b)) in enumerate(
+        zip(architecture.layers, parameters.pairs(), strict=True)
+    ):
+        W_moments = [pairs[i][0] for pairs in per_layer]
+        b_moments = [pairs[i][1] for pairs in per_layer]
+        layers.append((layer.activation.code, W, b, W_moments, b_moments))
+    loss = architecture.loss
+    return net.BoundNet(layers, (loss.code, loss.fuses(architecture.layers[-1].activation)), n_rows)
+
+
+def _targets(Y: Array) -> tuple[Array | None, Array | None]:
+    """(labels, rows), one of them None."""
+    return (Y, None) if Y.ndim == 1 else (None, Y)

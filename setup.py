@@ -1,0 +1,139 @@
+"""Builds the compiled core. Everything else stands in pyproject.toml.
+
+Each instruction set is one object file of csrc/ with its own flags; all of them are linked into
+``fastmlp._core.cpu``, which picks one when it is imported. ``FASTMLP_PURE=1`` builds no extension.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError
+
+MODULES = [
+    "cpu",
+    "affine",
+    "activations",
+    "losses",
+    "optimizers",
+    "signals",
+    "net",
+    "forward",
+    "minibatch",
+    "per_sample",
+]
+HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
+PXDS = sorted(str(path) for path in Path("fastmlp/_core").glob("*.[ph]*"))
+
+# Never -march=native: a wheel has to run elsewhere. Never -ffast-math: it switches denormals off for
+# the whole process. No contraction: a multiply-add is fused where the source says so, and only there.
+C_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+
+ISA_FLAGS = {"baseline": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    avx2 = ["-mavx2", "-mfma"]
+    avx512 = [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+    ISA_FLAGS |= {"avx2": avx2, "avx512": [*avx512, "-mprefer-vector-width=512"]}
+elif platform.machine().lower() in ("aarch64", "arm64"):
+    ISA_FLAGS |= {"neon": []}
+
+OPENMP_PROBE = """
+#include <omp.h>
+int main(void) {
+  int n = 0;
+#pragma omp parallel reduction(+ : n)
+  n += 1;
+  return n == omp_get_max_threads() ? 0 : 1;
+}
+"""
+
+
+class BuildCore(build_ext):
+    """Compiles csrc/ an instruction set at a time, probes OpenMP, explains a failure."""
+
+    def build_extensions(self):
+        try:
+            compile_flags, link_flags = self.openmp_flags()
+            objects = self.compile_csrc()
+            for extension in self.extensions:
+                extension.extra_compile_args += C_FLAGS + compile_flags
+                extension.extra_link_args += link_flags
+                if extension.name.endswith(".cpu"):
+                    extension.extra_objects += objects
+            super().build_extensions()
+        except BaseError as error:
+            raise SystemExit(
+                f"fastmlp: the compiled core could not be built: {error}\n"
+                "It needs GCC or Clang and Python's headers. To install without it, running on NumPy "
+                "(many times slower), set FASTMLP_PURE=1:\n\n    FASTMLP_PURE=1 pip install ."
+            ) from error
+
+    def compile_csrc(self):
+        # The compiler command carries the flags Python was built with; NDEBUG and -O there are harmless.
+        objects = self.compile_c("dispatch", [])
+        for isa, flags in ISA_FLAGS.items():
+            objects += self.compile_c(f"isa_{isa}", flags)
+        return objects
+
+    def compile_c(self, stem, flags):
+        return self.compiler.compile(
+            [f"csrc/{stem}.c"],
+            output_dir=self.build_temp,
+            include_dirs=["csrc"],
+            extra_postargs=[*C_FLAGS, "-Wall", "-Wextra", *flags],
+            depends=HEADERS,
+        )
+
+    def openmp_flags(self):
+        """Compile and link flags with which an OpenMP program builds; none where none does."""
+        candidates = [(["-fopenmp"], ["-fopenmp"])]
+        if sys.platform == "darwin":
+            candidates.append((["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(OPENMP_PROBE)
+            for compile_flags, link_flags in candidates:
+                try:
+                    objects = self.compiler.compile(
+                        [str(source)], output_dir=folder, extra_postargs=compile_flags
+                    )
+                    self.compiler.link_executable(
+                        objects, str(Path(folder, "probe")), extra_postargs=link_flags
+                    )
+                except BaseError:
+                    continue
+                return compile_flags, link_flags
+        print("fastmlp: no OpenMP; the compiled core will use one thread", file=sys.stderr)
+        return [], []
+
+
+def extensions():
+    if os.environ.get("FASTMLP_PURE", "0") not in ("", "0"):
+        return []
+    from Cython.Build import cythonize
+
+    modules = [
+        Extension(
+            f"fastmlp._core.{name}",
+            [f"fastmlp/_core/{name}.pyx"],
+            include_dirs=["csrc", "fastmlp/_core"],
+            depends=[*HEADERS, *PXDS],
+        )
+        for name in MODULES
+    ]
+    directives = {
+        "language_level": 3,
+        "boundscheck": False,
+        "wraparound": False,
+        "cdivision": True,
+        "initializedcheck": False,
+        "freethreading_compatible": True,
+    }
+    return cythonize(modules, compiler_directives=directives, show_all_warnings=False)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})

@@ -1,0 +1,126 @@
+"""What the tests share: the backends and dtypes they run on, small networks, child processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp import Dense, Network
+from fastmlp.backends import compiled_error, load_compiled
+
+# The same examples in every run.
+hypothesis.settings.register_profile("fastmlp", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("fastmlp")
+
+
+@pytest.fixture(scope="session", params=["numpy", "compiled"])
+def backend(request):
+    """Name of a backend; tests with it run once on each."""
+    if request.param == "compiled" and load_compiled() is None:
+        pytest.skip(f"needs the compiled core: {compiled_error()}")
+    return request.param
+
+
+@pytest.fixture(scope="session", params=["float32", "float64"])
+def dtype(request):
+    """Name of a dtype; tests with it run once in each."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def make_network():
+    """``make_network(backend, dtype, widths, hidden, output, loss)``: a small network, seed 0."""
+
+    def make(
+        backend,
+        dtype="float64",
+        widths=(5, 7, 4, 3),
+        hidden="tanh",
+        output="softmax",
+        loss="cross_entropy",
+        seed=0,
+    ):
+        layers = [Dense(n_units, hidden) for n_units in widths[1:-1]]
+        layers.append(Dense(widths[-1], output))
+        return Network(widths[0], layers, loss=loss, dtype=dtype, seed=seed, backend=backend)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_data():
+    """``make_data(network, n)``: standard normal inputs, and targets that the loss takes."""
+
+    def make(network, n, seed=0):
+        rng = np.random.default_rng(seed)
+        architecture = network.architecture
+        X = rng.standard_normal((n, architecture.n_inputs)).astype(architecture.dtype)
+        if architecture.loss.labels:
+            return X, rng.integers(0, architecture.n_outputs, n)
+        Y = rng.standard_normal((n, architecture.n_outputs)).astype(architecture.dtype)
+        return X, (Y > 0).astype(architecture.dtype) if architecture.loss.probabilities else Y
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def state_of():
+    """``state_of(network)``: everything a fit changes, as bytes that can be compared."""
+
+    def state(network):
+        optimizer_state = network.optimizer_state
+        moments = [] if optimizer_state is None else optimizer_state.moments
+        return (
+            network.arena.flat.tobytes(),
+            repr(network.rng.bit_generator.state),
+            [moment.flat.tobytes() for moment in moments],
+            None if optimizer_state is None else optimizer_state.step,
+        )
+
+    return state
+
+
+@pytest.fixture(scope="session")
+def start_python():
+    """``start_python(code, *arguments, **environment)``: a child process that runs `code`.
+
+    It imports the fastmlp that is tested here, and takes nothing else from ``FASTMLP_*``.
+    """
+
+    def start(code, *arguments, **environment):
+        own = {name: value for name, value in os.environ.items() if not name.startswith("FASTMLP_")}
+        own["PYTHONPATH"] = str(Path(fastmlp.__file__).parents[1])
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", textwrap.dedent(code), *map(str, arguments)],
+            env={**own, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_python(start_python):
+    """``run_python(...)``, arguments as `start_python`: what a child that must succeed prints."""
+
+    def run(code, *arguments, **environment):
+        with start_python(code, *arguments, **environment) as process:
+            try:
+                out, error = process.communicate(timeout=120)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert process.returncode == 0, error
+        return out
+
+    return run

@@ -1,0 +1,309 @@
+"""Losses against formulas written again here, one sample and one output at a time."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import numpy as np
+import pytest
+from scipy import special
+
+from fastmlp import SGD, Dense, Loss, Network, check_gradient
+from fastmlp.activations import get_activation
+from fastmlp.backends import get_backend
+from fastmlp.losses import LOSSES, get_loss
+
+
+def _cross_entropy(a, y):
+    return -sum(yi * log(ai) for ai, yi in zip(a, y, strict=True) if yi)
+
+
+def _binary_cross_entropy(a, y):
+    terms = [yi * log(ai) + (1 - yi) * log(1 - ai) for ai, yi in zip(a, y, strict=True)]
+    return -sum(terms) / len(terms)
+
+
+def _mean_of(term):
+    return lambda a, y: sum(term(ai - yi) for ai, yi in zip(a, y, strict=True)) / len(a)
+
+
+VALUES = {
+    "cross_entropy": _cross_entropy,
+    "binary_cross_entropy": _binary_cross_entropy,
+    "mse": _mean_of(lambda r: r * r),
+    "mae": _mean_of(abs),
+    "huber": _mean_of(lambda r: r * r / 2 if abs(r) <= 1 else abs(r) - 0.5),
+}
+# Derivative of a sample's loss with respect to one of k outputs.
+GRADIENTS = {
+    "cross_entropy": lambda a, y, k: -y / a,
+    "binary_cross_entropy": lambda a, y, k: ((1 - y) / (1 - a) - y / a) / k,
+    "mse": lambda a, y, k: 2 * (a - y) / k,
+    "mae": lambda a, y, k: ((a > y) * 1.0 - (a < y) * 1.0) / k,
+    "huber": lambda a, y, k: np.where(abs(a - y) <= 1, a - y, np.sign(a - y)) / k,
+}
+# What may stand in front of each loss.
+OUTPUTS = [
+    *((loss, output) for loss in ("mse", "mae", "huber") for output in ("identity", "tanh")),
+    *((loss, output) for loss in VALUES for output in ("sigmoid", "softmax")),
+]
+N, K = 23, 5
+
+
+def outputs_and_targets(loss, output, dtype, shape=(N, K)):
+    """Z, A = output(Z) and targets, all of `dtype`."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(0, 2, shape).astype(dtype)
+    A = np.empty_like(Z)
+    get_backend("numpy").activation_forward(get_activation(output), Z, A)
+    if loss == "cross_entropy":
+        return Z, A, special.softmax(rng.normal(0, 1, shape), axis=1).astype(dtype)
+    if loss == "binary_cross_entropy":
+        return Z, A, rng.integers(0, 2, shape).astype(dtype)
+    return Z, A, rng.normal(0, 2, shape).astype(dtype)
+
+
+def values_of(backend, loss, output, Z, A, Y):
+    inputs = [A, Z, Y]
+    before = [array.tobytes() for array in inputs]
+    values = np.full(len(A), np.nan)
+    get_backend(backend).loss_forward(get_loss(loss), get_activation(output), *inputs, values)
+    assert [array.tobytes() for array in inputs] == before
+    return values
+
+
+def gradient_of(backend, loss, output, Z, A, Y, scale=None):
+    scale = np.ones(len(A)) if scale is None else scale
+    inputs = [A, Z, Y, scale]
+    before = [array.tobytes() for array in inputs]
+    dZ = np.full_like(Z, np.nan)
+    get_backend(backend).loss_backward(get_loss(loss), get_activation(output), *inputs, dZ)
+    assert [array.tobytes() for array in inputs] == before
+    return dZ
+
+
+def expected_gradient(loss, output, Z, A, Y):
+    """The chain rule in float64: dA times the Jacobian of the output activation."""
+    A, Y = A.astype(np.float64), Y.astype(np.float64)
+    dA = GRADIENTS[loss](A, Y, A.shape[1])
+    if output == "softmax":
+        jacobians = np.stack([np.diag(a) - np.outer(a, a) for a in A])
+        return np.einsum("si,sij->sj", dA, jacobians)
+    return dA * {"identity": 1, "tanh": 1 - A**2, "sigmoid": A * (1 - A)}[output]
+
+
+def tolerance(dtype):
+    return {"rtol": 2e-5, "atol": 2e-6} if dtype == "float32" else {"rtol": 1e-12, "atol": 1e-14}
+
+
+@pytest.mark.parametrize(("loss", "output"), OUTPUTS)
+def test_value_is_the_formula(backend, dtype, loss, output):
+    Z, A, Y = outputs_and_targets(loss, output, dtype)
+    expected = [VALUES[loss](a, y) for a, y in zip(A.tolist(), Y.tolist(), strict=True)]
+    np.testing.assert_allclose(
+        values_of(backend, loss, output, Z, A, Y), expected, **tolerance(dtype)
+    )
+
+
+@pytest.mark.parametrize(("loss", "output"), OUTPUTS)
+def test_gradient_is_the_chain_rule(backend, dtype, loss, output):
+    """For the fused pairs too: ``prediction - target`` is what the chain rule gives."""
+    Z, A, Y = outputs_and_targets(loss, output, dtype)
+    np.testing.assert_allclose(
+        gradient_of(backend, loss, output, Z, A, Y),
+        expected_gradient(loss, output, Z, A, Y),
+        **tolerance(dtype),
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "divisor"),
+    [("cross_entropy", "softmax", 1), ("binary_cross_entropy", "sigmoid", K)],
+)
+def test_fused_gradient_is_prediction_minus_target(backend, dtype, loss, output, divisor):
+    Z, A, Y = outputs_and_targets(loss, output, dtype)
+    # Also where a probability has rounded to 0 or 1, and 1 / A is of no use.
+    A[0], Y[0] = [1, 0, 0, 0, 0], [0, 1, 0, 0, 0]
+    np.testing.assert_allclose(
+        gradient_of(backend, loss, output, Z, A, Y), (A - Y) / divisor, rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize(("loss", "output"), OUTPUTS)
+def test_gradient_is_scaled_sample_by_sample(backend, dtype, loss, output):
+    Z, A, Y = outputs_and_targets(loss, output, dtype)
+    scale = np.random.default_rng(1).uniform(0, 2, N)
+    scale[3] = 0
+    plain = gradient_of(backend, loss, output, Z, A, Y)
+    scaled = gradient_of(backend, loss, output, Z, A, Y, scale)
+    np.testing.assert_allclose(scaled, plain * scale[:, None], **tolerance(dtype))
+    assert not scaled[3].any()
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_labels_are_one_hot_rows(backend, dtype, output):
+    Z, A, _ = outputs_and_targets("cross_entropy", output, dtype)
+    labels = np.random.default_rng(1).integers(0, K, N)
+    rows = np.eye(K, dtype=dtype)[labels]
+    for function in (values_of, gradient_of):
+        by_label, by_row = (
+            function(backend, "cross_entropy", output, Z, A, Y) for Y in (labels, rows)
+        )
+        np.testing.assert_allclose(by_label, by_row, **tolerance(dtype))
+
+
+def test_cross_entropy_far_from_the_target(backend, dtype):
+    """From the logits: no probability of 0 gets in between."""
+    Z = np.array([[1e4, -1e4, 0], [0, 0, 0]], dtype)
+    A = np.array([[1, 0, 0], [1 / 3] * 3], dtype)
+    labels = np.array([1, 2])
+    np.testing.assert_allclose(
+        values_of(backend, "cross_entropy", "softmax", Z, A, labels), [2e4, log(3)], rtol=1e-6
+    )
+
+
+def test_binary_cross_entropy_far_from_the_target(backend, dtype):
+    Z = np.array([[1e4], [-1e4], [1e4], [-20]], dtype)
+    A = np.array([[1], [0], [1], [exp(-20)]], dtype)
+    Y = np.array([[0], [1], [1], [0]], dtype)
+    np.testing.assert_allclose(
+        values_of(backend, "binary_cross_entropy", "sigmoid", Z, A, Y),
+        [1e4, 1e4, 0, exp(-20)],
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "output"), [("cross_entropy", "sigmoid"), ("binary_cross_entropy", "softmax")]
+)
+def test_probabilities_of_zero_and_one_keep_unfused_losses_finite(backend, dtype, loss, output):
+    Z = np.array([[1e4, -1e4], [-1e4, 1e4]], dtype)
+    A = np.array([[1, 0], [0, 1]], dtype)
+    Y = np.array([[0, 1], [0, 1]], dtype)
+    wrong, right = values_of(backend, loss, output, Z, A, Y)
+    assert 80 < wrong < 1500
+    assert abs(right) < 1e-6
+    assert np.isfinite(gradient_of(backend, loss, output, Z, A, Y)).all()
+
+
+def test_huber_where_its_branches_meet(backend, dtype):
+    A = np.array([[-1.5], [-1], [-0.5], [0], [0.5], [1], [1.5]], dtype)
+    Y = np.zeros_like(A)
+    assert values_of(backend, "huber", "identity", A, A, Y).tolist() == [
+        *(1, 0.5, 0.125, 0, 0.125, 0.5, 1),
+    ]
+    assert gradient_of(backend, "huber", "identity", A, A, Y).ravel().tolist() == [
+        *(-1, -1, -0.5, 0, 0.5, 1, 1),
+    ]
+
+
+def test_mae_gradient_is_zero_at_the_target(backend, dtype):
+    A = np.array([[-2, 0, 2]], dtype)
+    assert gradient_of(backend, "mae", "identity", A, A, A).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("loss", VALUES)
+def test_one_output(backend, dtype, loss):
+    output = "sigmoid"
+    Z, A, Y = outputs_and_targets(loss, output, dtype, shape=(4, 1))
+    expected = [VALUES[loss](a, y) for a, y in zip(A.tolist(), Y.tolist(), strict=True)]
+    np.testing.assert_allclose(
+        values_of(backend, loss, output, Z, A, Y), expected, **tolerance(dtype)
+    )
+
+
+def test_cost_is_the_weighted_mean(backend, dtype, make_network, make_data):
+    net = make_network(backend, dtype)
+    X, y = make_data(net, N)
+    weight = np.random.default_rng(1).uniform(0, 3, N)
+    values = [-log(p[label]) for p, label in zip(net.predict(X).tolist(), y, strict=True)]
+    np.testing.assert_allclose(net.cost(X, y), np.mean(values), rtol=1e-5)
+    np.testing.assert_allclose(
+        net.cost(X, y, weight), np.sum(weight * values) / weight.sum(), rtol=1e-5
+    )
+
+
+def test_accuracy_counts_classes(backend, dtype):
+    net = Network(3, [Dense(3, "softmax")], loss="cross_entropy", dtype=dtype, backend=backend)
+    net.parameters[0][0][...] = np.eye(3)
+    X = np.array([[2, 0, 0], [0, 2, 0], [0, 0, 2], [2, 1, 1]])
+    assert net.evaluate(X, [0, 1, 2, 0])["accuracy"] == 1
+    assert net.evaluate(X, [0, 1, 1, 1])["accuracy"] == 0.5
+    assert net.evaluate(X, np.eye(3)[[0, 1, 1, 1]])["accuracy"] == 0.5
+    assert net.evaluate(X, [0, 1, 1, 1], [3, 3, 1, 1])["accuracy"] == 0.75
+
+
+def test_accuracy_counts_samples_with_every_output_right(backend, dtype):
+    net = Network(
+        2, [Dense(2, "sigmoid")], loss="binary_cross_entropy", dtype=dtype, backend=backend
+    )
+    net.parameters[0][0][...] = np.eye(2)
+    X = np.array([[3, -3], [3, 3], [-3, -3], [-3, 3]])
+    assert net.evaluate(X, [[1, 0], [1, 1], [0, 1], [1, 1]])["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_regression_has_no_accuracy(backend, loss, make_network, make_data):
+    net = make_network(backend, output="identity", loss=loss)
+    assert list(net.evaluate(*make_data(net, 5))) == ["loss"]
+
+
+LOG_COSH = Loss(
+    lambda A, Y: np.log(np.cosh(A - Y)).mean(axis=1),
+    lambda A, Y: np.tanh(A - Y) / A.shape[1],
+    name="log_cosh",
+)
+
+
+def test_own_loss_runs_on_numpy_and_trains(dtype):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    y = X @ [1, -2, 0.5] + 0.3
+    net = Network(3, [Dense(1)], loss=LOG_COSH, dtype=dtype, seed=0)
+    assert net.backend.name == "numpy"
+    assert check_gradient(net, X, y) < 1e-6
+    net.fit(X, y, optimizer=SGD(0.1), epochs=60, batch_size=8)
+    np.testing.assert_allclose(net.parameters[0][0].ravel(), [1, -2, 0.5], atol=1e-2)
+    assert net.cost(X, y) < 1e-3
+
+
+def test_own_loss_equal_to_a_built_in_one_trains_alike(dtype, make_network, make_data):
+    own = Loss(
+        lambda A, Y: ((A - Y) ** 2).sum(axis=1) / A.shape[1],
+        lambda A, Y: (A - Y) * (2 / A.shape[1]),
+    )
+    nets = [make_network("numpy", dtype, output="tanh", loss=loss) for loss in (own, "mse")]
+    for net in nets:
+        net.fit(*make_data(net, 20), optimizer=SGD(0.1), epochs=3, batch_size=4)
+    np.testing.assert_allclose(nets[0].arena.flat, nets[1].arena.flat, **tolerance(dtype))
+
+
+def test_own_loss_is_refused_by_the_compiled_backend():
+    with pytest.raises(ValueError, match=r"backend: .*of your own.*'compiled'"):
+        Network(3, [Dense(1)], loss=LOG_COSH, backend="compiled")
+
+
+def test_registry_is_what_is_documented():
+    assert list(LOSSES) == ["cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"]
+    for code, (name, record) in enumerate(LOSSES.items()):
+        assert (record.name, record.code) == (name, code)
+        assert get_loss(record) is record
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "message"),
+    [
+        ("mean", ValueError, r"loss: expected one of \[.*'mse'\], got 'mean'"),
+        (None, TypeError, "loss: expected a name or a Loss, got NoneType"),
+    ],
+)
+def test_unknown_losses_are_refused(loss, error, message):
+    with pytest.raises(error, match=message):
+        Network(3, [Dense(1)], loss=loss)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+@pytest.mark.parametrize("output", ["identity", "relu", "tanh"])
+def test_cross_entropies_need_probabilities(loss, output):
+    with pytest.raises(ValueError, match=rf"loss: {loss} needs outputs in \[0, 1\].*'{output}'"):
+        Network(3, [Dense(2, output)], loss=loss)
