@@ -40,10 +40,11 @@ def supported_isas():
 
 def set_isa(str isa):
     """Switch all kernels; only while none of them runs: at start-up and in tests."""
-    if isa not in built_isas():
-        raise ImportError(f"instruction set: expected one of {built_isas()}, got {isa!r}")
-    if not fm_isa_supported(isa.encode()):
-        raise ImportError(f"instruction set: this CPU has {supported_isas()}, got {isa!r}")
+    if isa not in supported_isas():
+        built = "" if isa not in built_isas() else ", which was built but this CPU cannot run"
+        raise ValueError(
+            f"FASTMLP_ISA: expected one of {', '.join(supported_isas())}; got {isa!r}{built}"
+        )
     name = isa.encode()
     tables[0] = fm_kernels_of(name, FM_FLOAT32)
     tables[1] = fm_kernels_of(name, FM_FLOAT64)
