@@ -95,7 +95,7 @@ INLINE vec FN(step_forward)(vec z) {
 }
 
 /* z (n,)  IN */
-INLINE REAL FN(row_maximum)(ptrdiff_t n, const REAL* z) {
+INLINE REAL FN(row_maximum)(ptrdiff_t n, const REAL *z) {
   vec largest = vset1(-INFINITY);
   for (ptrdiff_t j = 0; j < n; j += VL) {
     ptrdiff_t lanes = n - j < VL ? n - j : VL;
@@ -105,7 +105,7 @@ INLINE REAL FN(row_maximum)(ptrdiff_t n, const REAL* z) {
 }
 
 /* softmax of one row: e^(z - max) over its sum.  z (n,)  IN;  a (n,)  OUT */
-INLINE void FN(softmax_row)(ptrdiff_t n, const REAL* z, REAL* a) {
+INLINE void FN(softmax_row)(ptrdiff_t n, const REAL *z, REAL *a) {
   vec sum = {0}, top = vset1(FN(row_maximum)(n, z));
   ptrdiff_t whole = n - n % VL, tail = n - whole;
   for (ptrdiff_t j = 0; j < whole; j += VL) {
@@ -125,7 +125,7 @@ INLINE void FN(softmax_row)(ptrdiff_t n, const REAL* z, REAL* a) {
 
 /* dz_j = a_j (da_j - sum_i da_i a_i): the Jacobian a_i (delta_ij - a_j) times da.
  * da, a (n,)  IN;  dz (n,)  OUT */
-INLINE void FN(softmax_backward_row)(ptrdiff_t n, const REAL* da, const REAL* a, REAL* dz) {
+INLINE void FN(softmax_backward_row)(ptrdiff_t n, const REAL *da, const REAL *a, REAL *dz) {
   vec sum = {0};
   for (ptrdiff_t j = 0; j < n; j += VL) {
     ptrdiff_t lanes = n - j < VL ? n - j : VL;
@@ -142,15 +142,15 @@ INLINE void FN(softmax_backward_row)(ptrdiff_t n, const REAL* da, const REAL* a,
 #define FORWARD_LOOP(name)                                                                         \
   do {                                                                                             \
     for (ptrdiff_t r = 0; r < Z->rows; r++) {                                                      \
-      const REAL* z = (const REAL*)Z->data + r * Z->ld;                                            \
-      REAL* a = (REAL*)A->data + r * A->ld;                                                        \
+      const REAL *z = (const REAL *)Z->data + r * Z->ld;                                           \
+      REAL *a = (REAL *)A->data + r * A->ld;                                                       \
       for (ptrdiff_t j = 0; j < whole; j += VL) vstore(a + j, FN(name##_forward)(vload(z + j)));   \
       if (tail) vstoren(a + whole, FN(name##_forward)(vloadn(z + whole, tail)), tail);             \
     }                                                                                              \
   } while (0)
 
 /* A = activation(Z).  Z (m, n)  IN;  A (m, n)  OUT, may be Z */
-static void FN(activation_forward)(int activation, const fm_matrix* Z, fm_matrix* A) {
+static void FN(activation_forward)(int activation, const fm_matrix *Z, fm_matrix *A) {
   ptrdiff_t whole = Z->cols - Z->cols % VL, tail = Z->cols - whole;
   switch (activation) {
     case FM_IDENTITY:
@@ -168,7 +168,7 @@ static void FN(activation_forward)(int activation, const fm_matrix* Z, fm_matrix
     case FM_STEP: FORWARD_LOOP(step); break;
     case FM_SOFTMAX:
       for (ptrdiff_t r = 0; r < Z->rows; r++)
-        FN(softmax_row)(Z->cols, (const REAL*)Z->data + r * Z->ld, (REAL*)A->data + r * A->ld);
+        FN(softmax_row)(Z->cols, (const REAL *)Z->data + r * Z->ld, (REAL *)A->data + r * A->ld);
       break;
   }
 }
@@ -176,10 +176,10 @@ static void FN(activation_forward)(int activation, const fm_matrix* Z, fm_matrix
 #define BACKWARD_LOOP(name)                                                                        \
   do {                                                                                             \
     for (ptrdiff_t r = 0; r < dA->rows; r++) {                                                     \
-      const REAL* d = (const REAL*)dA->data + r * dA->ld;                                          \
-      const REAL* z = (const REAL*)Z->data + r * Z->ld;                                            \
-      const REAL* a = (const REAL*)A->data + r * A->ld;                                            \
-      REAL* out = (REAL*)dZ->data + r * dZ->ld;                                                    \
+      const REAL *d = (const REAL *)dA->data + r * dA->ld;                                         \
+      const REAL *z = (const REAL *)Z->data + r * Z->ld;                                           \
+      const REAL *a = (const REAL *)A->data + r * A->ld;                                           \
+      REAL *out = (REAL *)dZ->data + r * dZ->ld;                                                   \
       for (ptrdiff_t j = 0; j < whole; j += VL)                                                    \
         vstore(out + j, FN(name##_backward)(vload(d + j), vload(z + j), vload(a + j)));            \
       if (tail)                                                                                    \
@@ -192,8 +192,8 @@ static void FN(activation_forward)(int activation, const fm_matrix* Z, fm_matrix
 
 /* dZ = dA times the derivative.  dA, Z, A (m, n)  IN;  dZ (m, n)  OUT, may be dA
  * Z is read where fm_needs_z says so, and may else be A. */
-static void FN(activation_backward)(int activation, const fm_matrix* dA, const fm_matrix* Z,
-                                    const fm_matrix* A, fm_matrix* dZ) {
+static void FN(activation_backward)(int activation, const fm_matrix *dA, const fm_matrix *Z,
+                                    const fm_matrix *A, fm_matrix *dZ) {
   ptrdiff_t whole = dA->cols - dA->cols % VL, tail = dA->cols - whole;
   switch (activation) {
     case FM_IDENTITY:
@@ -210,8 +210,8 @@ static void FN(activation_backward)(int activation, const fm_matrix* dA, const f
     case FM_SILU: BACKWARD_LOOP(silu); break;
     case FM_SOFTMAX:
       for (ptrdiff_t r = 0; r < dA->rows; r++)
-        FN(softmax_backward_row)(dA->cols, (const REAL*)dA->data + r * dA->ld,
-                                 (const REAL*)A->data + r * A->ld, (REAL*)dZ->data + r * dZ->ld);
+        FN(softmax_backward_row)(dA->cols, (const REAL *)dA->data + r * dA->ld,
+                                 (const REAL *)A->data + r * A->ld, (REAL *)dZ->data + r * dZ->ld);
       break;
   }
 }

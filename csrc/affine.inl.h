@@ -8,8 +8,8 @@
 /* z[r, :] = init + sum_k x[r, k] w[k, :] for mr rows and nv vectors of columns, the last one of
  * `tail` lanes. x[r, k] lies at x + r * rs + k * cs; unit_rows: rs is 1 (x is read transposed). */
 INLINE void FN(tile)(const int mr, const int nv, const int unit_rows, const int partial,
-                     ptrdiff_t k, const REAL* restrict x, ptrdiff_t stride, const REAL* restrict w,
-                     ptrdiff_t ldw, const REAL* restrict init, REAL* restrict z, ptrdiff_t ldz,
+                     ptrdiff_t k, const REAL *restrict x, ptrdiff_t stride, const REAL *restrict w,
+                     ptrdiff_t ldw, const REAL *restrict init, REAL *restrict z, ptrdiff_t ldz,
                      ptrdiff_t tail) {
   vec acc[FM_TILE_ROWS][8];
   for (int c = 0; c < nv; c++) {
@@ -19,7 +19,7 @@ INLINE void FN(tile)(const int mr, const int nv, const int unit_rows, const int 
     for (int r = 0; r < mr; r++) acc[r][c] = start;
   }
   /* Three rows a base pointer: base, base + stride, base + 2 * stride are addressing modes. */
-  const REAL* base[(FM_TILE_ROWS + 2) / 3];
+  const REAL *base[(FM_TILE_ROWS + 2) / 3];
 #pragma GCC unroll 16
   for (int q = 0; q < (mr + 2) / 3; q++) base[q] = x + 3 * q * stride;
   for (ptrdiff_t p = 0; p < k; p++) {
@@ -125,8 +125,8 @@ static const FN(tile_function) FN(tiles)[FM_TILE_ROWS][2][2][2] = {
  *
  * A panel of columns of w is used by all rows while it is near; rows are divided evenly, so that no
  * last tile is thin. */
-static void FN(matmul)(int transposed, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL* x,
-                       ptrdiff_t ldx, const REAL* w, ptrdiff_t ldw, const REAL* init, REAL* z,
+static void FN(matmul)(int transposed, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x,
+                       ptrdiff_t ldx, const REAL *w, ptrdiff_t ldw, const REAL *init, REAL *z,
                        ptrdiff_t ldz) {
   ptrdiff_t n_blocks = (m + FM_TILE_ROWS - 1) / FM_TILE_ROWS;
   ptrdiff_t j = 0;
@@ -139,29 +139,29 @@ static void FN(matmul)(int transposed, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, co
     for (ptrdiff_t block = 0; block < n_blocks; block++) {
       ptrdiff_t i = m * block / n_blocks, rows = m * (block + 1) / n_blocks - i;
       FN(tiles)
-      [rows - 1][transposed][nv - 1][tail < VL](k, x + i * (transposed ? 1 : ldx), ldx, w + j, ldw,
-                                                init ? init + j : NULL, z + i * ldz + j, ldz, tail);
+      [rows - 1][transposed][nv - 1][tail < VL](k, x + i *(transposed ? 1 : ldx), ldx, w + j, ldw,
+                                                init ? init + j : NULL, z + i *ldz + j, ldz, tail);
     }
   }
 }
 
 /* Z = X W + b.  X (m, k), W (k, n), b (n,) or NULL  IN;  Z (m, n)  OUT
  * dX = dZ WT is the same product, without b. */
-static void FN(affine_forward)(const fm_matrix* X, const fm_matrix* W, const void* b,
-                               fm_matrix* Z) {
+static void FN(affine_forward)(const fm_matrix *X, const fm_matrix *W, const void *b,
+                               fm_matrix *Z) {
   FN(matmul)(0, X->rows, X->cols, W->cols, X->data, X->ld, W->data, W->ld, b, Z->data, Z->ld);
 }
 
 /* dW = X^T dZ.  X (m, k), dZ (m, n)  IN;  dW (k, n)  OUT */
-static void FN(affine_backward_weights)(const fm_matrix* X, const fm_matrix* dZ, fm_matrix* dW) {
+static void FN(affine_backward_weights)(const fm_matrix *X, const fm_matrix *dZ, fm_matrix *dW) {
   FN(matmul)(1, X->cols, X->rows, dZ->cols, X->data, X->ld, dZ->data, dZ->ld, NULL, dW->data,
              dW->ld);
 }
 
 /* db = sum over rows of dZ.  dZ (m, n)  IN;  db (n,)  OUT */
-static void FN(affine_backward_bias)(const fm_matrix* dZ, void* db) {
-  const REAL* d = dZ->data;
-  REAL* out = db;
+static void FN(affine_backward_bias)(const fm_matrix *dZ, void *db) {
+  const REAL *d = dZ->data;
+  REAL *out = db;
   for (ptrdiff_t j = 0; j < dZ->cols; j += VL) {
     ptrdiff_t lanes = dZ->cols - j < VL ? dZ->cols - j : VL;
     vec sum = {0};
@@ -171,9 +171,9 @@ static void FN(affine_backward_bias)(const fm_matrix* dZ, void* db) {
 }
 
 /* WT = W^T.  W (k, n)  IN;  WT (n, k)  OUT */
-static void FN(transpose)(const fm_matrix* W, fm_matrix* WT) {
-  const REAL* restrict w = W->data;
-  REAL* restrict t = WT->data;
+static void FN(transpose)(const fm_matrix *W, fm_matrix *WT) {
+  const REAL *restrict w = W->data;
+  REAL *restrict t = WT->data;
   for (ptrdiff_t j = 0; j < W->cols; j++)
     for (ptrdiff_t i = 0; i < W->rows; i++) t[j * WT->ld + i] = w[i * W->ld + j];
 }

@@ -6,8 +6,8 @@
 #define DECLARE(isa) extern const fm_kernels fm_kernels_##isa##_f32, fm_kernels_##isa##_f64;
 
 typedef struct {
-  const char* name;
-  const fm_kernels* tables[FM_N_DTYPES];
+  const char *name;
+  const fm_kernels *tables[FM_N_DTYPES];
   int (*supported)(void);
 } isa_entry;
 
@@ -44,24 +44,24 @@ static const isa_entry entries[] = {
 };
 enum { N_ENTRIES = sizeof entries / sizeof *entries };
 
-static const isa_entry* find(const char* isa) {
+static const isa_entry *find(const char *isa) {
   for (int i = 0; i < N_ENTRIES; i++)
     if (strcmp(entries[i].name, isa) == 0) return &entries[i];
   return NULL;
 }
 
-const char* const* fm_isa_names(void) {
-  static const char* names[N_ENTRIES + 1];
+const char *const *fm_isa_names(void) {
+  static const char *names[N_ENTRIES + 1];
   for (int i = 0; i < N_ENTRIES; i++) names[i] = entries[i].name;
   return names;
 }
 
-int fm_isa_supported(const char* isa) {
-  const isa_entry* entry = find(isa);
+int fm_isa_supported(const char *isa) {
+  const isa_entry *entry = find(isa);
   return entry && entry->supported();
 }
 
-const fm_kernels* fm_kernels_of(const char* isa, enum fm_dtype dtype) {
-  const isa_entry* entry = find(isa);
+const fm_kernels *fm_kernels_of(const char *isa, enum fm_dtype dtype) {
+  const isa_entry *entry = find(isa);
   return entry && entry->supported() ? entry->tables[dtype] : NULL;
 }

@@ -36,7 +36,7 @@ enum fm_rule_code { FM_SGD, FM_MOMENTUM, FM_NESTEROV, FM_RMSPROP, FM_ADAGRAD, FM
 
 /* Row-major (rows, cols); row r starts at data + r * ld. */
 typedef struct {
-  void* data;
+  void *data;
   ptrdiff_t rows, cols, ld;
 } fm_matrix;
 
@@ -47,8 +47,8 @@ typedef struct {
 
 /* Targets of some samples: int64 labels (n,), or rows (n, n_outputs) where labels is NULL. */
 typedef struct {
-  const int64_t* labels;
-  const void* rows;
+  const int64_t *labels;
+  const void *rows;
   ptrdiff_t ld;
 } fm_targets;
 
@@ -65,76 +65,77 @@ typedef struct {
 typedef struct {
   int activation;
   fm_matrix W, WT;                   /* WT: transposed copy; data NULL in the first layer */
-  void* b;                           /* (n_out,) */
+  void *b;                           /* (n_out,) */
   void *W_moments[2], *b_moments[2]; /* laid out as W and b */
   fm_matrix Z, A, D;                 /* (batch, n_out); D: dA, then dZ. Z may be A (fm_needs_z) */
 } fm_layer;
 
 typedef struct {
   int n_layers;
-  fm_layer* layers;
+  fm_layer *layers;
   fm_loss loss;
 } fm_net;
 
 /* Samples to train on. X has the table's dtype, or is uint8: pixels, divided by 255. */
 typedef struct {
-  const void* X;
+  const void *X;
   ptrdiff_t n_features, ldx;
   int is_uint8;
-  const int64_t* labels;
-  const void* Y;
+  const int64_t *labels;
+  const void *Y;
   ptrdiff_t ldy;
-  const double* weight; /* (n,) or NULL */
+  const double *weight; /* (n,) or NULL */
 } fm_data;
 
 /* One batch: which samples, and where its rows and results go. */
 typedef struct {
-  const ptrdiff_t* index; /* (n,) rows of the data */
+  const ptrdiff_t *index; /* (n,) rows of the data */
   ptrdiff_t n;
   double weight;  /* sum of the samples' weights */
   fm_matrix X;    /* (n, n_features) gathered */
   fm_matrix Y;    /* (n, n_outputs) gathered, where the targets are rows */
-  double* losses; /* (n,) each sample's loss times its weight */
+  double *losses; /* (n,) each sample's loss times its weight */
 } fm_batch;
 
 typedef struct {
-  const char* isa;
+  const char *isa;
   int vector_bytes;
   int tile_rows; /* rows of a register tile, the unit of work of update_weights */
 
   /* affine.inl.h */
-  void (*affine_forward)(const fm_matrix* X, const fm_matrix* W, const void* b, fm_matrix* Z);
-  void (*affine_backward_weights)(const fm_matrix* X, const fm_matrix* dZ, fm_matrix* dW);
-  void (*affine_backward_bias)(const fm_matrix* dZ, void* db);
-  void (*transpose)(const fm_matrix* W, fm_matrix* WT);
+  void (*affine_forward)(const fm_matrix *X, const fm_matrix *W, const void *b, fm_matrix *Z);
+  void (*affine_backward_weights)(const fm_matrix *X, const fm_matrix *dZ, fm_matrix *dW);
+  void (*affine_backward_bias)(const fm_matrix *dZ, void *db);
+  void (*transpose)(const fm_matrix *W, fm_matrix *WT);
 
   /* activations.inl.h */
-  void (*activation_forward)(int activation, const fm_matrix* Z, fm_matrix* A);
-  void (*activation_backward)(int activation, const fm_matrix* dA, const fm_matrix* Z,
-                              const fm_matrix* A, fm_matrix* dZ);
+  void (*activation_forward)(int activation, const fm_matrix *Z, fm_matrix *A);
+  void (*activation_backward)(int activation, const fm_matrix *dA, const fm_matrix *Z,
+                              const fm_matrix *A, fm_matrix *dZ);
 
   /* losses.inl.h */
-  void (*loss_forward)(const fm_loss* loss, const fm_matrix* A, const fm_matrix* Z,
-                       const fm_targets* Y, double* values);
-  void (*loss_backward)(const fm_loss* loss, const fm_matrix* A, const fm_matrix* Z,
-                        const fm_targets* Y, const double* scale, fm_matrix* dZ);
-  ptrdiff_t (*count_correct)(const fm_loss* loss, const fm_matrix* A, const fm_targets* Y);
+  void (*loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
+                       const fm_targets *Y, double *values);
+  void (*loss_backward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
+                        const fm_targets *Y, const double *scale, fm_matrix *dZ);
+  ptrdiff_t (*count_correct)(const fm_loss *loss, const fm_matrix *A, const fm_targets *Y);
 
   /* optimizers.inl.h */
-  void (*optimizer_update)(const fm_update* update, ptrdiff_t n, const void* g, void* w, void* s0,
-                           void* s1);
+  void (*optimizer_update)(const fm_update *update, ptrdiff_t n, const void *g, void *w, void *s0,
+                           void *s1);
 
   /* minibatch.inl.h */
-  void (*gather)(const fm_data* data, const ptrdiff_t* index, ptrdiff_t n, fm_matrix* X);
-  void (*net_forward)(const fm_net* net, const fm_matrix* X, ptrdiff_t start, ptrdiff_t stop);
-  ptrdiff_t (*batch_rows)(const fm_net* net, const fm_data* data, fm_batch* batch, ptrdiff_t start,
+  void (*gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n, fm_matrix *X);
+  void (*net_forward)(const fm_net *net, const fm_matrix *X, ptrdiff_t start, ptrdiff_t stop);
+  ptrdiff_t (*batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch, ptrdiff_t start,
                           ptrdiff_t stop);
-  void (*update_weights)(const fm_net* net, const fm_batch* batch, const fm_update* update,
-                         int part, int n_parts, void* scratch);
+  void (*update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
+                         int part, int n_parts, void *scratch);
 
   /* sgd.inl.h */
-  ptrdiff_t (*sgd_sample)(const fm_net* net, const fm_data* data, ptrdiff_t sample, double lr,
-                          void* values, int32_t* indices, double* loss);
+  ptrdiff_t (*sgd_sample)(const fm_net *net, const fm_data *data, const ptrdiff_t *order,
+                          ptrdiff_t n_left, double lr, void *values, int32_t *indices,
+                          double *loss);
 } fm_kernels;
 
 /* Whether an activation's derivative reads Z; the others need A alone, so Z may share its memory.
@@ -145,8 +146,8 @@ static inline int fm_needs_z(int activation) {
 
 /* The table of an instruction set; NULL where this build or this CPU does not have it.
  * fm_isa_names() lists those that were built, best last, NULL at the end. */
-const fm_kernels* fm_kernels_of(const char* isa, enum fm_dtype dtype);
-const char* const* fm_isa_names(void);
-int fm_isa_supported(const char* isa);
+const fm_kernels *fm_kernels_of(const char *isa, enum fm_dtype dtype);
+const char *const *fm_isa_names(void);
+int fm_isa_supported(const char *isa);
 
 #endif

@@ -67,7 +67,7 @@ INLINE vec FN(cross_entropy_gradient)(vec a, vec y) { return -y / FN(off_zero)(a
 
 /* the same behind softmax: y (log sum_i e^(z_i - max) - (z - max)), summed over the row.
  * z (n,), y (n,) or NULL with a label  IN */
-INLINE double FN(cross_entropy_fused_row)(ptrdiff_t n, const REAL* z, const REAL* y,
+INLINE double FN(cross_entropy_fused_row)(ptrdiff_t n, const REAL *z, const REAL *y,
                                           int64_t label) {
   REAL largest = FN(row_maximum)(n, z);
   vec sum = {0}, mass = {0}, weighted = {0};
@@ -86,12 +86,12 @@ INLINE double FN(cross_entropy_fused_row)(ptrdiff_t n, const REAL* z, const REAL
   return log_sum - ((double)z[label] - (double)largest);
 }
 
-INLINE const REAL* FN(target_row)(const fm_targets* Y, ptrdiff_t r) {
-  return Y->labels ? NULL : (const REAL*)Y->rows + r * Y->ld;
+INLINE const REAL *FN(target_row)(const fm_targets *Y, ptrdiff_t r) {
+  return Y->labels ? NULL : (const REAL *)Y->rows + r * Y->ld;
 }
 
 /* Lanes j, j + 1, ... of a target row, or of a label's one-hot row. */
-INLINE vec FN(target_lanes)(const REAL* y, int64_t label, ptrdiff_t j, ptrdiff_t lanes) {
+INLINE vec FN(target_lanes)(const REAL *y, int64_t label, ptrdiff_t j, ptrdiff_t lanes) {
   if (y) return vloadn(y + j, lanes);
   vec one_hot = {0};
   if (label >= j && label < j + lanes) {
@@ -114,12 +114,12 @@ INLINE vec FN(target_lanes)(const REAL* y, int64_t label, ptrdiff_t j, ptrdiff_t
   } while (0)
 
 /* Loss of each sample.  A, Z (m, n), Y  IN;  values (m,)  OUT */
-static void FN(loss_forward)(const fm_loss* loss, const fm_matrix* A, const fm_matrix* Z,
-                             const fm_targets* Y, double* values) {
+static void FN(loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
+                             const fm_targets *Y, double *values) {
   const ptrdiff_t n = A->cols;
   for (ptrdiff_t r = 0; r < A->rows; r++) {
-    const REAL *a = (const REAL*)A->data + r * A->ld, *z = (const REAL*)Z->data + r * Z->ld;
-    const REAL* y = FN(target_row)(Y, r);
+    const REAL *a = (const REAL *)A->data + r * A->ld, *z = (const REAL *)Z->data + r * Z->ld;
+    const REAL *y = FN(target_row)(Y, r);
     const int64_t label = y ? 0 : Y->labels[r];
     if (loss->code == FM_CROSS_ENTROPY && loss->fused) {
       values[r] = FN(cross_entropy_fused_row)(n, z, y, label);
@@ -156,13 +156,13 @@ INLINE vec FN(fused_gradient)(vec a, vec y) { return a - y; }
 
 /* dZ[r] = scale[r] times the gradient of sample r's loss with respect to Z[r].
  * A, Z (m, n), Y, scale (m,)  IN;  dZ (m, n)  OUT */
-static void FN(loss_backward)(const fm_loss* loss, const fm_matrix* A, const fm_matrix* Z,
-                              const fm_targets* Y, const double* scale, fm_matrix* dZ) {
+static void FN(loss_backward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
+                              const fm_targets *Y, const double *scale, fm_matrix *dZ) {
   const ptrdiff_t n = A->cols;
   for (ptrdiff_t r = 0; r < A->rows; r++) {
-    const REAL* a = (const REAL*)A->data + r * A->ld;
-    REAL* d = (REAL*)dZ->data + r * dZ->ld;
-    const REAL* y = FN(target_row)(Y, r);
+    const REAL *a = (const REAL *)A->data + r * A->ld;
+    REAL *d = (REAL *)dZ->data + r * dZ->ld;
+    const REAL *y = FN(target_row)(Y, r);
     const int64_t label = y ? 0 : Y->labels[r];
     const REAL factor = (REAL)(scale[r] / (loss->code == FM_CROSS_ENTROPY ? 1 : (double)n));
     if (loss->fused) {
@@ -183,7 +183,7 @@ static void FN(loss_backward)(const fm_loss* loss, const fm_matrix* A, const fm_
 #undef GRADIENT_LOOP
 
 /* The first largest element's position.  a (n,)  IN */
-INLINE ptrdiff_t FN(argmax)(ptrdiff_t n, const REAL* a) {
+INLINE ptrdiff_t FN(argmax)(ptrdiff_t n, const REAL *a) {
   ptrdiff_t best = 0;
   for (ptrdiff_t j = 1; j < n; j++)
     if (a[j] > a[best]) best = j;
@@ -192,13 +192,13 @@ INLINE ptrdiff_t FN(argmax)(ptrdiff_t n, const REAL* a) {
 
 /* Samples that count as right: the largest output is the class's, or every output is on its
  * target's side of 1/2; 0 for losses without classes.  A (m, n), Y  IN */
-static ptrdiff_t FN(count_correct)(const fm_loss* loss, const fm_matrix* A, const fm_targets* Y) {
+static ptrdiff_t FN(count_correct)(const fm_loss *loss, const fm_matrix *A, const fm_targets *Y) {
   ptrdiff_t count = 0;
   const ptrdiff_t n = A->cols;
   if (loss->code != FM_CROSS_ENTROPY && loss->code != FM_BINARY_CROSS_ENTROPY) return 0;
   for (ptrdiff_t r = 0; r < A->rows; r++) {
-    const REAL* a = (const REAL*)A->data + r * A->ld;
-    const REAL* y = FN(target_row)(Y, r);
+    const REAL *a = (const REAL *)A->data + r * A->ld;
+    const REAL *y = FN(target_row)(Y, r);
     if (loss->code == FM_CROSS_ENTROPY) {
       count += FN(argmax)(n, a) == (y ? FN(argmax)(n, y) : Y->labels[r]);
     } else {

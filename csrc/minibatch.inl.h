@@ -9,30 +9,30 @@
 
 /* X[r] = data[index[r]], pixels divided by 255. index NULL: rows 0, 1, 2, ...
  * X (n, n_features)  OUT */
-static void FN(gather)(const fm_data* data, const ptrdiff_t* index, ptrdiff_t n, fm_matrix* X) {
+static void FN(gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n, fm_matrix *X) {
   const ptrdiff_t k = data->n_features;
   for (ptrdiff_t r = 0; r < n; r++) {
     const ptrdiff_t row = index ? index[r] : r;
-    REAL* restrict x = (REAL*)X->data + r * X->ld;
+    REAL *restrict x = (REAL *)X->data + r * X->ld;
     if (data->is_uint8) {
-      const uint8_t* restrict pixels = (const uint8_t*)data->X + row * data->ldx;
+      const uint8_t *restrict pixels = (const uint8_t *)data->X + row * data->ldx;
       for (ptrdiff_t j = 0; j < k; j++) x[j] = (REAL)pixels[j] * (REAL)(1.0 / 255);
     } else {
-      memcpy(x, (const REAL*)data->X + row * data->ldx, (size_t)k * sizeof(REAL));
+      memcpy(x, (const REAL *)data->X + row * data->ldx, (size_t)k * sizeof(REAL));
     }
   }
 }
 
-INLINE fm_matrix FN(rows_of)(const fm_matrix* M, ptrdiff_t start, ptrdiff_t stop) {
-  return (fm_matrix){(REAL*)M->data + start * M->ld, stop - start, M->cols, M->ld};
+INLINE fm_matrix FN(rows_of)(const fm_matrix *M, ptrdiff_t start, ptrdiff_t stop) {
+  return (fm_matrix){(REAL *)M->data + start * M->ld, stop - start, M->cols, M->ld};
 }
 
 /* Rows [start, stop) of X through all layers, into the same rows of every Z and A. */
-static void FN(net_forward)(const fm_net* net, const fm_matrix* X, ptrdiff_t start,
+static void FN(net_forward)(const fm_net *net, const fm_matrix *X, ptrdiff_t start,
                             ptrdiff_t stop) {
   fm_matrix input = FN(rows_of)(X, start, stop);
   for (int l = 0; l < net->n_layers; l++) {
-    const fm_layer* layer = &net->layers[l];
+    const fm_layer *layer = &net->layers[l];
     fm_matrix Z = FN(rows_of)(&layer->Z, start, stop), A = FN(rows_of)(&layer->A, start, stop);
     FN(affine_forward)(&input, &layer->W, layer->b, &Z);
     FN(activation_forward)(layer->activation, &Z, &A);
@@ -41,14 +41,14 @@ static void FN(net_forward)(const fm_net* net, const fm_matrix* X, ptrdiff_t sta
 }
 
 /* From the loss of rows [start, stop) back to every dZ (layer D). */
-static void FN(net_backward)(const fm_net* net, const fm_targets* Y, const double* scale,
+static void FN(net_backward)(const fm_net *net, const fm_targets *Y, const double *scale,
                              ptrdiff_t start, ptrdiff_t stop) {
-  const fm_layer* layer = &net->layers[net->n_layers - 1];
+  const fm_layer *layer = &net->layers[net->n_layers - 1];
   fm_matrix A = FN(rows_of)(&layer->A, start, stop), Z = FN(rows_of)(&layer->Z, start, stop);
   fm_matrix D = FN(rows_of)(&layer->D, start, stop);
   FN(loss_backward)(&net->loss, &A, &Z, Y, scale, &D);
   for (int l = net->n_layers - 1; l > 0; l--) {
-    const fm_layer* below = &net->layers[l - 1];
+    const fm_layer *below = &net->layers[l - 1];
     fm_matrix dA = FN(rows_of)(&below->D, start, stop);
     FN(affine_forward)(&D, &net->layers[l].WT, NULL, &dA);
     A = FN(rows_of)(&below->A, start, stop);
@@ -60,27 +60,27 @@ static void FN(net_backward)(const fm_net* net, const fm_targets* Y, const doubl
 
 /* First phase for rows [start, stop) of the batch; returns how many of them were right.
  * Fills these rows of batch X and losses, and of every layer's Z, A and D. */
-static ptrdiff_t FN(batch_rows)(const fm_net* net, const fm_data* data, fm_batch* batch,
+static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch,
                                 ptrdiff_t start, ptrdiff_t stop) {
   enum { BLOCK = 64 };
-  const fm_layer* last = &net->layers[net->n_layers - 1];
+  const fm_layer *last = &net->layers[net->n_layers - 1];
   ptrdiff_t count = 0;
   for (ptrdiff_t row = start; row < stop; row += BLOCK) {
     const ptrdiff_t end = stop - row < BLOCK ? stop : row + BLOCK, n = end - row;
-    const ptrdiff_t* index = batch->index + row;
+    const ptrdiff_t *index = batch->index + row;
     fm_matrix X = FN(rows_of)(&batch->X, row, end);
     FN(gather)(data, index, n, &X);
     FN(net_forward)(net, &batch->X, row, end);
 
     int64_t labels[BLOCK];
     double scale[BLOCK];
-    REAL* targets = (REAL*)batch->Y.data + row * batch->Y.ld;
+    REAL *targets = (REAL *)batch->Y.data + row * batch->Y.ld;
     for (ptrdiff_t r = 0; r < n; r++) {
       scale[r] = data->weight ? data->weight[index[r]] : 1.0;
       if (data->labels)
         labels[r] = data->labels[index[r]];
       else
-        memcpy(targets + r * batch->Y.ld, (const REAL*)data->Y + index[r] * data->ldy,
+        memcpy(targets + r * batch->Y.ld, (const REAL *)data->Y + index[r] * data->ldy,
                (size_t)last->A.cols * sizeof(REAL));
     }
     const fm_targets Y = {data->labels ? labels : NULL, targets, batch->Y.ld};
@@ -98,29 +98,29 @@ static ptrdiff_t FN(batch_rows)(const fm_net* net, const fm_data* data, fm_batch
 
 /* Second phase: part `part` of `n_parts` of every weight matrix and bias.
  * scratch: FM_TILE_ROWS rows as wide as the widest layer. */
-static void FN(update_weights)(const fm_net* net, const fm_batch* batch, const fm_update* update,
-                               int part, int n_parts, void* scratch) {
+static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
+                               int part, int n_parts, void *scratch) {
   fm_update bias_update = *update;
   bias_update.l2 = bias_update.shrink = 0;
-  REAL* g = scratch;
+  REAL *g = scratch;
   for (int l = 0; l < net->n_layers; l++) {
-    const fm_layer* layer = &net->layers[l];
-    const fm_matrix* input = l ? &net->layers[l - 1].A : &batch->X;
+    const fm_layer *layer = &net->layers[l];
+    const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X;
     const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
     const ptrdiff_t n_strips = (k + FM_TILE_ROWS - 1) / FM_TILE_ROWS;
     const ptrdiff_t first = n_strips * part / n_parts, end = n_strips * (part + 1) / n_parts;
     for (ptrdiff_t strip = first; strip < end; strip++) {
       const ptrdiff_t i = k * strip / n_strips, rows = k * (strip + 1) / n_strips - i;
-      FN(matmul)(1, rows, batch->n, n, (const REAL*)input->data + i, input->ld, layer->D.data,
+      FN(matmul)(1, rows, batch->n, n, (const REAL *)input->data + i, input->ld, layer->D.data,
                  layer->D.ld, NULL, g, ld);
-      REAL* w = (REAL*)layer->W.data + i * ld;
+      REAL *w = (REAL *)layer->W.data + i * ld;
       REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
       for (ptrdiff_t r = 0; r < rows; r++)
         FN(optimizer_update)(update, n, g + r * ld, w + r * ld, s0 ? s0 + (i + r) * ld : NULL,
                              s1 ? s1 + (i + r) * ld : NULL);
       if (layer->WT.data) {
         const fm_matrix changed = {w, rows, n, ld};
-        fm_matrix copy = {(REAL*)layer->WT.data + i, n, rows, layer->WT.ld};
+        fm_matrix copy = {(REAL *)layer->WT.data + i, n, rows, layer->WT.ld};
         FN(transpose)(&changed, &copy);
       }
     }

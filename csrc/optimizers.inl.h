@@ -10,20 +10,20 @@ typedef struct {
 #define update_vectors FN(update_vectors)
 
 /* sgd: w -= lr g */
-INLINE vec FN(sgd_update)(const update_vectors* u, vec w, vec g, vec* s0, vec* s1) {
+INLINE vec FN(sgd_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *s1) {
   (void)s0, (void)s1;
   return vfma(-u->step_g, g, w);
 }
 
 /* momentum: v = momentum v - lr g; w += v */
-INLINE vec FN(momentum_update)(const update_vectors* u, vec w, vec g, vec* s0, vec* s1) {
+INLINE vec FN(momentum_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *s1) {
   (void)s1;
   *s0 = vfma(u->beta1, *s0, -(u->step_g * g));
   return w + *s0;
 }
 
 /* nesterov: v = momentum v - lr g; w += momentum v - lr g */
-INLINE vec FN(nesterov_update)(const update_vectors* u, vec w, vec g, vec* s0, vec* s1) {
+INLINE vec FN(nesterov_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *s1) {
   (void)s1;
   vec step = -(u->step_g * g);
   *s0 = vfma(u->beta1, *s0, step);
@@ -31,14 +31,14 @@ INLINE vec FN(nesterov_update)(const update_vectors* u, vec w, vec g, vec* s0, v
 }
 
 /* rmsprop: s = rho s + (1 - rho) g^2; w -= lr g / (sqrt(s) + epsilon) */
-INLINE vec FN(rmsprop_update)(const update_vectors* u, vec w, vec g, vec* s0, vec* s1) {
+INLINE vec FN(rmsprop_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *s1) {
   (void)s1;
   *s0 = vfma(u->beta2, *s0, u->one_minus_beta2 * g * g);
   return w - u->step_g * g / (vsqrt(*s0) + u->epsilon);
 }
 
 /* adagrad: s += g^2; w -= lr g / (sqrt(s) + epsilon) */
-INLINE vec FN(adagrad_update)(const update_vectors* u, vec w, vec g, vec* s0, vec* s1) {
+INLINE vec FN(adagrad_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *s1) {
   (void)s1;
   *s0 = vfma(g, g, *s0);
   return w - u->step_g * g / (vsqrt(*s0) + u->epsilon);
@@ -46,7 +46,7 @@ INLINE vec FN(adagrad_update)(const update_vectors* u, vec w, vec g, vec* s0, ve
 
 /* adam, adamw, nadam: m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
  * w -= shrink w + (step_m m + step_g g) / (sqrt(v) + epsilon) */
-INLINE vec FN(adam_update)(const update_vectors* u, vec w, vec g, vec* s0, vec* s1) {
+INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *s1) {
   *s0 = vfma(u->beta1, *s0, u->one_minus_beta1 * g);
   *s1 = vfma(u->beta2, *s1, u->one_minus_beta2 * g * g);
   vec step = vfma(u->step_g, g, u->step_m * *s0);
@@ -80,10 +80,10 @@ INLINE vec FN(adam_update)(const update_vectors* u, vec w, vec g, vec* s0, vec* 
   } while (0)
 
 /* g (n,)  IN;  w, s0, s1 (n,)  IN and OUT; states that the rule does not have may be NULL */
-static void FN(optimizer_update)(const fm_update* update, ptrdiff_t n, const void* gradient,
-                                 void* parameters, void* state0, void* state1) {
-  const REAL* restrict g = gradient;
-  REAL* restrict w = parameters, * restrict s0_data = state0, * restrict s1_data = state1;
+static void FN(optimizer_update)(const fm_update *update, ptrdiff_t n, const void *gradient,
+                                 void *parameters, void *state0, void *state1) {
+  const REAL *restrict g = gradient;
+  REAL *restrict w = parameters, *restrict s0_data = state0, *restrict s1_data = state1;
   const update_vectors u = {.beta1 = vset1((REAL)update->beta1),
                             .one_minus_beta1 = vset1((REAL)(1 - update->beta1)),
                             .beta2 = vset1((REAL)update->beta2),

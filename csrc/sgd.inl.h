@@ -6,8 +6,8 @@
  */
 
 /* Lists the features that are not 0.  values, indices (n_features)  OUT; returns how many. */
-INLINE ptrdiff_t FN(list_nonzero)(const fm_data* data, ptrdiff_t sample, REAL* values,
-                                  int32_t* indices) {
+INLINE ptrdiff_t FN(list_nonzero)(const fm_data *data, ptrdiff_t sample, REAL *values,
+                                  int32_t *indices) {
   const ptrdiff_t k = data->n_features;
   ptrdiff_t count = 0;
 #if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
@@ -15,11 +15,10 @@ INLINE ptrdiff_t FN(list_nonzero)(const fm_data* data, ptrdiff_t sample, REAL* v
   __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   ptrdiff_t j = 0;
   if (data->is_uint8) {
-    const uint8_t* pixels = (const uint8_t*)data->X + sample * data->ldx;
+    const uint8_t *pixels = (const uint8_t *)data->X + sample * data->ldx;
     for (; j + 16 <= k; j += 16) {
-      __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(pixels + j)));
+      __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(pixels + j)));
       __mmask16 nonzero = _mm512_test_epi32_mask(x, x);
-      if (!nonzero) continue;
       __m512i packed = _mm512_maskz_compress_epi32(nonzero, x);
       _mm512_storeu_si512(
           indices + count,
@@ -36,11 +35,10 @@ INLINE ptrdiff_t FN(list_nonzero)(const fm_data* data, ptrdiff_t sample, REAL* v
   }
 #if !FM_FLOAT64
   else {
-    const REAL* row = (const REAL*)data->X + sample * data->ldx;
+    const REAL *row = (const REAL *)data->X + sample * data->ldx;
     for (; j + 16 <= k; j += 16) {
       __m512 x = _mm512_loadu_ps(row + j);
       __mmask16 nonzero = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-      if (!nonzero) continue;
       _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(nonzero, x));
       _mm512_storeu_si512(
           indices + count,
@@ -54,8 +52,8 @@ INLINE ptrdiff_t FN(list_nonzero)(const fm_data* data, ptrdiff_t sample, REAL* v
 #endif
   for (; j < k; j++) {
     REAL x = data->is_uint8
-                 ? (REAL)((const uint8_t*)data->X)[sample * data->ldx + j] * (REAL)(1.0 / 255)
-                 : ((const REAL*)data->X)[sample * data->ldx + j];
+                 ? (REAL)((const uint8_t *)data->X)[sample * data->ldx + j] * (REAL)(1.0 / 255)
+                 : ((const REAL *)data->X)[sample * data->ldx + j];
     values[count] = x;
     indices[count] = (int32_t)j;
     count += x != 0;
@@ -63,56 +61,63 @@ INLINE ptrdiff_t FN(list_nonzero)(const fm_data* data, ptrdiff_t sample, REAL* v
   return count;
 }
 
-/* z = b + sum_i x[i] W[index[i], :], index NULL: 0, 1, 2, ...; b NULL: 0.
- * Four chains of sums, i mod 4, for the latency of a multiply-add.
- * x (k,), W (., n)  IN;  z (n,)  OUT */
-INLINE void FN(sum_of_rows)(ptrdiff_t k, ptrdiff_t n, const REAL* restrict x,
-                            const int32_t* restrict index, const REAL* restrict w, ptrdiff_t ldw,
-                            const REAL* restrict b, REAL* restrict z) {
-  for (ptrdiff_t j = 0; j < n; j += 2 * VL) {
-    const ptrdiff_t left = n - j;
-    const int two = left > VL;
-    const ptrdiff_t lanes0 = left < VL ? left : VL, lanes1 = !two            ? 0
-                                                             : left < 2 * VL ? left - VL
-                                                                             : VL;
-    vec acc[4][2] = {{{0}}};
-    if (b) {
-      acc[0][0] = vloadn(b + j, lanes0);
-      if (two) acc[0][1] = vloadn(b + j + VL, lanes1);
-    }
-    ptrdiff_t i = 0;
-    for (; i + 4 <= k; i += 4) {
+/* z = b + sum_i x[i] W[index[i], :] for nv vectors of columns, the last one of `tail` lanes.
+ * Four chains of sums, i mod 4, for the latency of a multiply-add. */
+INLINE void FN(sum_of_rows_panel)(const int nv, const int partial, ptrdiff_t k,
+                                  const REAL *restrict x, const int32_t *restrict index,
+                                  const REAL *restrict w, ptrdiff_t ldw, const REAL *restrict b,
+                                  REAL *restrict z, ptrdiff_t tail) {
+  vec acc[4][2] = {{{0}}};
+  ptrdiff_t i = 0;
+  for (; i + 4 <= k; i += 4)
 #pragma GCC unroll 4
-      for (int c = 0; c < 4; c++) {
-        const REAL* row = w + (index ? index[i + c] : i + c) * ldw + j;
-        vec value = vset1(x[i + c]);
-        acc[c][0] = vfma(value, left < VL ? vloadn(row, lanes0) : vload(row), acc[c][0]);
-        if (two)
-          acc[c][1] =
-              vfma(value, lanes1 < VL ? vloadn(row + VL, lanes1) : vload(row + VL), acc[c][1]);
+    for (int chain = 0; chain < 4; chain++) {
+      const REAL *row = w + (index ? index[i + chain] : i + chain) * ldw;
+      const vec value = vset1(x[i + chain]);
+      for (int c = 0; c < nv; c++) {
+        const int masked = partial && c == nv - 1;
+        const vec weights = masked ? vloadn(row + c * VL, tail) : vload(row + c * VL);
+        acc[chain][c] = vfma(value, weights, acc[chain][c]);
       }
     }
-    for (; i < k; i++) {
-      const REAL* row = w + (index ? index[i] : i) * ldw + j;
-      vec value = vset1(x[i]);
-      acc[0][0] = vfma(value, vloadn(row, lanes0), acc[0][0]);
-      if (two) acc[0][1] = vfma(value, vloadn(row + VL, lanes1), acc[0][1]);
+  for (; i < k; i++) {
+    const REAL *row = w + (index ? index[i] : i) * ldw;
+    for (int c = 0; c < nv; c++) {
+      const int masked = partial && c == nv - 1;
+      const vec weights = masked ? vloadn(row + c * VL, tail) : vload(row + c * VL);
+      acc[0][c] = vfma(vset1(x[i]), weights, acc[0][c]);
     }
-    vstoren(z + j, (acc[0][0] + acc[1][0]) + (acc[2][0] + acc[3][0]), lanes0);
-    if (two) vstoren(z + j + VL, (acc[0][1] + acc[1][1]) + (acc[2][1] + acc[3][1]), lanes1);
+  }
+  for (int c = 0; c < nv; c++) {
+    const ptrdiff_t lanes = partial && c == nv - 1 ? tail : VL;
+    vec sum = (acc[0][c] + acc[1][c]) + (acc[2][c] + acc[3][c]);
+    if (b) sum += vloadn(b + c * VL, lanes);
+    vstoren(z + c * VL, sum, lanes);
   }
 }
 
+/* z = b + sum_i x[i] W[index[i], :], index NULL: 0, 1, 2, ...; b NULL: 0.
+ * x (k,), W (., n)  IN;  z (n,)  OUT */
+INLINE void FN(sum_of_rows)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const int32_t *index,
+                            const REAL *w, ptrdiff_t ldw, const REAL *b, REAL *z) {
+  ptrdiff_t j = 0;
+  for (; j + 2 * VL <= n; j += 2 * VL)
+    FN(sum_of_rows_panel)(2, 0, k, x, index, w + j, ldw, b ? b + j : NULL, z + j, VL);
+  for (; j < n; j += VL)
+    FN(sum_of_rows_panel)(1, 1, k, x, index, w + j, ldw, b ? b + j : NULL, z + j,
+                          n - j < VL ? n - j : VL);
+}
+
 /* W[index[i], :] += x[i] d for every i.  x (k,), d (n,)  IN;  W (., n)  IN and OUT */
-INLINE void FN(add_outer)(ptrdiff_t k, ptrdiff_t n, const REAL* restrict x,
-                          const int32_t* restrict index, const REAL* restrict d, REAL* restrict w,
+INLINE void FN(add_outer)(ptrdiff_t k, ptrdiff_t n, const REAL *restrict x,
+                          const int32_t *restrict index, const REAL *restrict d, REAL *restrict w,
                           ptrdiff_t ldw) {
   for (ptrdiff_t j = 0; j < n; j += 2 * VL) {
     const ptrdiff_t left = n - j;
     if (left >= 2 * VL) {
       vec d0 = vload(d + j), d1 = vload(d + j + VL);
       for (ptrdiff_t i = 0; i < k; i++) {
-        REAL* row = w + (index ? index[i] : i) * ldw + j;
+        REAL *row = w + (index ? index[i] : i) * ldw + j;
         vec value = vset1(x[i]);
         vstore(row, vfma(value, d0, vload(row)));
         vstore(row + VL, vfma(value, d1, vload(row + VL)));
@@ -122,7 +127,7 @@ INLINE void FN(add_outer)(ptrdiff_t k, ptrdiff_t n, const REAL* restrict x,
         const ptrdiff_t lanes = n - v < VL ? n - v : VL;
         vec dv = vloadn(d + v, lanes);
         for (ptrdiff_t i = 0; i < k; i++) {
-          REAL* row = w + (index ? index[i] : i) * ldw + v;
+          REAL *row = w + (index ? index[i] : i) * ldw + v;
           vstoren(row, vfma(vset1(x[i]), dv, vloadn(row, lanes)), lanes);
         }
       }
@@ -130,24 +135,35 @@ INLINE void FN(add_outer)(ptrdiff_t k, ptrdiff_t n, const REAL* restrict x,
   }
 }
 
-/* One step on one sample: w -= lr dw. Returns 1 where the sample was right before.
+/* Asks for a sample's features ahead of time: in a random order they come from memory. */
+INLINE void FN(prefetch_sample)(const fm_data *data, ptrdiff_t sample) {
+  const ptrdiff_t size = data->is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL);
+  const char *row = (const char *)data->X + sample * data->ldx * size;
+  for (ptrdiff_t i = 0; i < data->n_features * size; i += 64) __builtin_prefetch(row + i);
+}
+
+/* One step on sample order[0]: w -= lr dw; order[1], where n_left > 1, is next.
+ * Returns 1 where the sample was right before.
  * values, indices: room for n_features and a vector more. Uses row 0 of every layer's Z, A, D. */
-static ptrdiff_t FN(sgd_sample)(const fm_net* net, const fm_data* data, ptrdiff_t sample, double lr,
-                                void* values, int32_t* indices, double* loss) {
-  REAL* x = values;
+static ptrdiff_t FN(sgd_sample)(const fm_net *net, const fm_data *data, const ptrdiff_t *order,
+                                ptrdiff_t n_left, double lr, void *values, int32_t *indices,
+                                double *loss) {
+  const ptrdiff_t sample = order[0];
+  REAL *x = values;
+  if (n_left > 1) FN(prefetch_sample)(data, order[1]);
   const ptrdiff_t n_nonzero = FN(list_nonzero)(data, sample, x, indices);
   for (int l = 0; l < net->n_layers; l++) {
-    const fm_layer* layer = &net->layers[l];
-    const REAL* input = l ? net->layers[l - 1].A.data : x;
+    const fm_layer *layer = &net->layers[l];
+    const REAL *input = l ? net->layers[l - 1].A.data : x;
     fm_matrix Z = FN(rows_of)(&layer->Z, 0, 1), A = FN(rows_of)(&layer->A, 0, 1);
     FN(sum_of_rows)(l ? layer->W.rows : n_nonzero, layer->W.cols, input, l ? NULL : indices,
                     layer->W.data, layer->W.ld, layer->b, Z.data);
     FN(activation_forward)(layer->activation, &Z, &A);
   }
 
-  const fm_layer* last = &net->layers[net->n_layers - 1];
+  const fm_layer *last = &net->layers[net->n_layers - 1];
   const fm_targets Y = {data->labels ? data->labels + sample : NULL,
-                        data->Y ? (const REAL*)data->Y + sample * data->ldy : NULL, data->ldy};
+                        data->Y ? (const REAL *)data->Y + sample * data->ldy : NULL, data->ldy};
   const double weight = data->weight ? data->weight[sample] : 1.0, one = weight > 0;
   fm_matrix A = FN(rows_of)(&last->A, 0, 1), Z = FN(rows_of)(&last->Z, 0, 1);
   fm_matrix D = FN(rows_of)(&last->D, 0, 1);
@@ -157,10 +173,10 @@ static ptrdiff_t FN(sgd_sample)(const fm_net* net, const fm_data* data, ptrdiff_
   FN(loss_backward)(&net->loss, &A, &Z, &Y, &one, &D);
 
   for (int l = net->n_layers - 1; l >= 0; l--) {
-    const fm_layer* layer = &net->layers[l];
-    REAL* d = layer->D.data;
+    const fm_layer *layer = &net->layers[l];
+    REAL *d = layer->D.data;
     const ptrdiff_t k = layer->W.rows, n = layer->W.cols;
-    const fm_layer* below = l ? layer - 1 : NULL;
+    const fm_layer *below = l ? layer - 1 : NULL;
     if (below) {
       fm_matrix dA = FN(rows_of)(&below->D, 0, 1);
       A = FN(rows_of)(&below->A, 0, 1);

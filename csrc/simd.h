@@ -37,10 +37,10 @@ typedef REAL unaligned_vec
 INLINE vec vset1(REAL x) { return x - (vec){0}; }
 
 #define vload FN(vload_)
-INLINE vec vload(const REAL* p) { return *(const unaligned_vec*)p; }
+INLINE vec vload(const REAL *p) { return *(const unaligned_vec *)p; }
 
 #define vstore FN(vstore_)
-INLINE void vstore(REAL* p, vec v) { *(unaligned_vec*)p = v; }
+INLINE void vstore(REAL *p, vec v) { *(unaligned_vec *)p = v; }
 
 #define vabs FN(vabs_)
 INLINE vec vabs(vec a) { return (vec)((ivec)a & ~(ivec)vset1((REAL)-0.0)); }
@@ -87,8 +87,8 @@ typedef __mmask16 vmask;
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 #endif
 INLINE vec vblend(vmask m, vec yes, vec no) { return MASKED(blend)(m, no, yes); }
-INLINE vec vloadn(const REAL* p, ptrdiff_t n) { return ZEROED(loadu)(LANES(n), p); }
-INLINE void vstoren(REAL* p, vec v, ptrdiff_t n) { MASKED(storeu)(p, LANES(n), v); }
+INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return ZEROED(loadu)(LANES(n), p); }
+INLINE void vstoren(REAL *p, vec v, ptrdiff_t n) { MASKED(storeu)(p, LANES(n), v); }
 /* v, with `value` from lane n on. */
 INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return MASKED(mov)(vset1(value), LANES(n), v); }
 INLINE vec vfma(vec a, vec b, vec c) { return OP(fmadd)(a, b, c); }
@@ -115,16 +115,16 @@ INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, v
 
 #if defined(__AVX2__) && FM_VECTOR_BYTES == 32
 #if FM_FLOAT64
-INLINE vec vloadn(const REAL* p, ptrdiff_t n) { return _mm256_maskload_pd(p, (__m256i)vlanes(n)); }
+INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return _mm256_maskload_pd(p, (__m256i)vlanes(n)); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 INLINE vec vsqrt(vec a) { return _mm256_sqrt_pd(a); }
 #else
-INLINE vec vloadn(const REAL* p, ptrdiff_t n) { return _mm256_maskload_ps(p, (__m256i)vlanes(n)); }
+INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return _mm256_maskload_ps(p, (__m256i)vlanes(n)); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vec vsqrt(vec a) { return _mm256_sqrt_ps(a); }
 #endif
 #else
-INLINE vec vloadn(const REAL* p, ptrdiff_t n) {
+INLINE vec vloadn(const REAL *p, ptrdiff_t n) {
   vec v = {0};
   for (ptrdiff_t i = 0; i < n; i++) v[i] = p[i];
   return v;
@@ -149,7 +149,7 @@ INLINE vec vsqrt(vec a) {
 #endif
 
 /* Not _mm256_maskstore: it is microcoded on AMD, and a masked store happens at row ends only. */
-INLINE void vstoren(REAL* p, vec v, ptrdiff_t n) {
+INLINE void vstoren(REAL *p, vec v, ptrdiff_t n) {
   for (ptrdiff_t i = 0; i < n; i++) p[i] = v[i];
 }
 /* a * 2^k in two steps, so that k may leave the range of normal exponents. */

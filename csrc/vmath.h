@@ -8,7 +8,7 @@
 /* e^r - 1 for |r| <= log(2) / 2, and the k with x = k log(2) + r. Cody and Waite's two-part log(2).
  */
 #define exp_reduced FN(exp_reduced_)
-INLINE vec exp_reduced(vec x, vec* k) {
+INLINE vec exp_reduced(vec x, vec *k) {
   *k = vround(x * (REAL)1.4426950408889634);
 #if FM_FLOAT64
   vec r = vfma(*k, vset1(-6.93147180369123816490e-01), x);
@@ -85,7 +85,7 @@ INLINE vec vtanh(vec x) {
  * 631-637; coefficients of the tables for |t| <= 0.46875, for 0.46875 <= t <= 4 and for t >= 4.
  */
 #define horner FN(horner_)
-INLINE vec horner(vec x, const double* coefficient, int n) {
+INLINE vec horner(vec x, const double *coefficient, int n) {
   vec p = vset1((REAL)coefficient[0]);
   for (int i = 1; i < n; i++) p = vfma(p, x, vset1((REAL)coefficient[i]));
   return p;

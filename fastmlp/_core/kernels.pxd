@@ -105,8 +105,8 @@ cdef extern from "fastmlp.h" nogil:
             const fm_net *net, const fm_batch *batch, const fm_update *update, int part,
             int n_parts, void *scratch) noexcept nogil
         Py_ssize_t (*sgd_sample)(
-            const fm_net *net, const fm_data *data, Py_ssize_t sample, double lr, void *values,
-            int32_t *indices, double *loss) noexcept nogil
+            const fm_net *net, const fm_data *data, const Py_ssize_t *order, Py_ssize_t n_left,
+            double lr, void *values, int32_t *indices, double *loss) noexcept nogil
 
     const fm_kernels *fm_kernels_of(const char *isa, int dtype)
     const char *const *fm_isa_names()

@@ -33,7 +33,7 @@ cdef void run_samples(
     cdef double loss = 0
     for i in range(n):
         run.correct += run.kernels.sgd_sample(
-            run.net, run.data, order[i], rates[i], run.values, run.indices, &loss
+            run.net, run.data, order + i, n - i, rates[i], run.values, run.indices, &loss
         )
         run.loss += loss
         run.weight += 1 if run.data.weight == NULL else run.data.weight[order[i]]
