@@ -91,16 +91,17 @@ typedef struct {
 typedef struct {
   const ptrdiff_t *index; /* (n,) rows of the data */
   ptrdiff_t n;
-  double weight;  /* sum of the samples' weights */
-  fm_matrix X;    /* (n, n_features) gathered */
-  fm_matrix Y;    /* (n, n_outputs) gathered, where the targets are rows */
-  double *losses; /* (n,) each sample's loss times its weight */
+  double weight;        /* sum of the samples' weights */
+  fm_matrix X;          /* (n, n_features) gathered */
+  fm_matrix Y;          /* (n, n_outputs) gathered, where the targets are rows */
+  uint8_t *nonzero;     /* (n, n_features) bits: which features are not 0; NULL: none is skipped */
+  ptrdiff_t nonzero_ld; /* bytes, at least n_features / 8 rounded up and eight more */
+  double *losses;       /* (n,) each sample's loss times its weight */
 } fm_batch;
 
 typedef struct {
   const char *isa;
   int vector_bytes;
-  int tile_rows; /* rows of a register tile, the unit of work of update_weights */
 
   /* affine.inl.h */
   void (*affine_forward)(const fm_matrix *X, const fm_matrix *W, const void *b, fm_matrix *Z);
@@ -127,8 +128,9 @@ typedef struct {
   /* minibatch.inl.h */
   void (*gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n, fm_matrix *X);
   void (*net_forward)(const fm_net *net, const fm_matrix *X, ptrdiff_t start, ptrdiff_t stop);
+  size_t (*scratch_size)(const fm_net *net, const fm_batch *batch);
   ptrdiff_t (*batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch, ptrdiff_t start,
-                          ptrdiff_t stop);
+                          ptrdiff_t stop, void *scratch);
   void (*update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                          int part, int n_parts, void *scratch);
 

@@ -8,8 +8,9 @@
 
 #define FM_ISA avx512
 #define FM_VECTOR_BYTES 64
-#define FM_TILE_ROWS_F32 14
-#define FM_TILE_ROWS_F64 14
+#define FM_TILE_ROWS 14
+#define FM_STRIP_ROWS 6
+#define FM_STRIP_VECTORS 4
 
 #define FM_FLOAT64 0
 #include "kernels.inl.h"

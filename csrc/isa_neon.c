@@ -8,8 +8,9 @@
 
 #define FM_ISA neon
 #define FM_VECTOR_BYTES 16
-#define FM_TILE_ROWS_F32 12
-#define FM_TILE_ROWS_F64 12
+#define FM_TILE_ROWS 12
+#define FM_STRIP_ROWS 6
+#define FM_STRIP_VECTORS 4
 
 #define FM_FLOAT64 0
 #include "kernels.inl.h"

@@ -1,10 +1,6 @@
 /* All kernel families for one instruction set and one dtype, and their table.
- * An isa_*.c sets FM_ISA, FM_VECTOR_BYTES and FM_TILE_ROWS_F32/_F64 and includes this twice. */
-#if FM_FLOAT64
-#define FM_TILE_ROWS FM_TILE_ROWS_F64
-#else
-#define FM_TILE_ROWS FM_TILE_ROWS_F32
-#endif
+ * An isa_*.c sets FM_ISA, FM_VECTOR_BYTES, FM_TILE_ROWS, FM_STRIP_ROWS and FM_STRIP_VECTORS, and
+ * includes this twice. */
 
 #include "simd.h"
 #include "vmath.h"
@@ -16,6 +12,8 @@
 #include "losses.inl.h"
 
 #include "optimizers.inl.h"
+
+#include "sparsity.inl.h"
 
 #include "minibatch.inl.h"
 
@@ -34,7 +32,6 @@
 const fm_kernels TABLE(FM_ISA, SUFFIX) = {
     .isa = STRING(FM_ISA),
     .vector_bytes = FM_VECTOR_BYTES,
-    .tile_rows = FM_TILE_ROWS,
     .affine_forward = FN(affine_forward),
     .affine_backward_weights = FN(affine_backward_weights),
     .affine_backward_bias = FN(affine_backward_bias),
@@ -47,13 +44,13 @@ const fm_kernels TABLE(FM_ISA, SUFFIX) = {
     .optimizer_update = FN(optimizer_update),
     .gather = FN(gather),
     .net_forward = FN(net_forward),
+    .scratch_size = FN(scratch_size),
     .batch_rows = FN(batch_rows),
     .update_weights = FN(update_weights),
     .sgd_sample = FN(sgd_sample),
 };
 
 /* The second inclusion defines all of these again. */
-#undef FM_TILE_ROWS
 #undef REAL
 #undef INT
 #undef FN

@@ -9,11 +9,18 @@
 
 /* X[r] = data[index[r]], pixels divided by 255. index NULL: rows 0, 1, 2, ...
  * X (n, n_features)  OUT */
+enum { FN(AHEAD) = 6 };
+
 static void FN(gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n, fm_matrix *X) {
-  const ptrdiff_t k = data->n_features;
+  const ptrdiff_t k = data->n_features, size = data->is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL);
   for (ptrdiff_t r = 0; r < n; r++) {
     const ptrdiff_t row = index ? index[r] : r;
     REAL *restrict x = (REAL *)X->data + r * X->ld;
+    /* In a random order rows come from memory: ask for them ahead of time. */
+    if (index && r + FN(AHEAD) < n) {
+      const char *next = (const char *)data->X + index[r + FN(AHEAD)] * data->ldx * size;
+      for (ptrdiff_t i = 0; i < k * size; i += 64) __builtin_prefetch(next + i);
+    }
     if (data->is_uint8) {
       const uint8_t *restrict pixels = (const uint8_t *)data->X + row * data->ldx;
       for (ptrdiff_t j = 0; j < k; j++) x[j] = (REAL)pixels[j] * (REAL)(1.0 / 255);
@@ -27,17 +34,48 @@ INLINE fm_matrix FN(rows_of)(const fm_matrix *M, ptrdiff_t start, ptrdiff_t stop
   return (fm_matrix){(REAL *)M->data + start * M->ld, stop - start, M->cols, M->ld};
 }
 
-/* Rows [start, stop) of X through all layers, into the same rows of every Z and A. */
-static void FN(net_forward)(const fm_net *net, const fm_matrix *X, ptrdiff_t start,
-                            ptrdiff_t stop) {
+/* Rows that go forward and back together: their activations stay in the nearest caches. */
+enum { FN(BLOCK) = 64 };
+
+/* Z = X W + b where X has many zeros; nonzero: its bits, a row a sample.
+ * scratch: the lists of FN(BLOCK) rows. */
+INLINE void FN(sparse_affine_forward)(const fm_matrix *X, const uint8_t *nonzero,
+                                      ptrdiff_t nonzero_ld, const fm_matrix *W, const void *b,
+                                      fm_matrix *Z, int32_t *scratch) {
+  const ptrdiff_t m = X->rows, k = X->cols, n_blocks = N_BLOCKS(m);
+  ptrdiff_t counts[N_BLOCKS(FN(BLOCK))], total = 0;
+  const FN(column_lists) lists = {scratch, counts, k + 16};
+  for (ptrdiff_t block = 0; block < n_blocks; block++) {
+    const ptrdiff_t i = m * block / n_blocks, rows = m * (block + 1) / n_blocks - i;
+    counts[block] = FN(list_columns)(rows, k, nonzero + i * nonzero_ld, nonzero_ld,
+                                     scratch + block * lists.stride);
+    total += counts[block];
+  }
+  FN(product)(m, k, W->cols, X->data, X->ld, W->data, W->ld, b, Z->data, Z->ld,
+              WORTH_SKIPPING(total, n_blocks * k) ? &lists : NULL);
+}
+
+/* Rows [start, stop) of X through all layers, into the same rows of every Z and A.
+ * nonzero: NULL, or the bits of X; scratch: for the lists made of them. */
+INLINE void FN(forward_rows)(const fm_net *net, const fm_matrix *X, ptrdiff_t start, ptrdiff_t stop,
+                             const uint8_t *nonzero, ptrdiff_t nonzero_ld, int32_t *scratch) {
   fm_matrix input = FN(rows_of)(X, start, stop);
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
     fm_matrix Z = FN(rows_of)(&layer->Z, start, stop), A = FN(rows_of)(&layer->A, start, stop);
-    FN(affine_forward)(&input, &layer->W, layer->b, &Z);
+    if (l == 0 && nonzero)
+      FN(sparse_affine_forward)(&input, nonzero + start * nonzero_ld, nonzero_ld, &layer->W,
+                                layer->b, &Z, scratch);
+    else
+      FN(affine_forward)(&input, &layer->W, layer->b, &Z);
     FN(activation_forward)(layer->activation, &Z, &A);
     input = A;
   }
+}
+
+static void FN(net_forward)(const fm_net *net, const fm_matrix *X, ptrdiff_t start,
+                            ptrdiff_t stop) {
+  FN(forward_rows)(net, X, start, stop, NULL, 0, NULL);
 }
 
 /* From the loss of rows [start, stop) back to every dZ (layer D). */
@@ -58,11 +96,22 @@ static void FN(net_backward)(const fm_net *net, const fm_targets *Y, const doubl
   }
 }
 
+/* Bytes of scratch that a thread needs for the two phases. */
+static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
+  ptrdiff_t widest = 0;
+  for (int l = 0; l < net->n_layers; l++)
+    if (net->layers[l].W.ld > widest) widest = net->layers[l].W.ld;
+  const size_t lists = (size_t)(N_BLOCKS(FN(BLOCK)) * (batch->X.cols + 16)) * sizeof(int32_t);
+  const size_t strip = (size_t)(FM_STRIP_ROWS * widest) * sizeof(REAL);
+  const size_t samples = (size_t)batch->X.rows * sizeof(int32_t);
+  return lists > strip + samples ? lists : strip + samples;
+}
+
 /* First phase for rows [start, stop) of the batch; returns how many of them were right.
  * Fills these rows of batch X and losses, and of every layer's Z, A and D. */
 static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch,
-                                ptrdiff_t start, ptrdiff_t stop) {
-  enum { BLOCK = 64 };
+                                ptrdiff_t start, ptrdiff_t stop, void *scratch) {
+  enum { BLOCK = FN(BLOCK) };
   const fm_layer *last = &net->layers[net->n_layers - 1];
   ptrdiff_t count = 0;
   for (ptrdiff_t row = start; row < stop; row += BLOCK) {
@@ -70,7 +119,11 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
     const ptrdiff_t *index = batch->index + row;
     fm_matrix X = FN(rows_of)(&batch->X, row, end);
     FN(gather)(data, index, n, &X);
-    FN(net_forward)(net, &batch->X, row, end);
+    if (batch->nonzero)
+      for (ptrdiff_t r = 0; r < n; r++)
+        FN(nonzero_bits)(X.cols, (const REAL *)X.data + r * X.ld,
+                         batch->nonzero + (row + r) * batch->nonzero_ld);
+    FN(forward_rows)(net, &batch->X, row, end, batch->nonzero, batch->nonzero_ld, scratch);
 
     int64_t labels[BLOCK];
     double scale[BLOCK];
@@ -96,23 +149,27 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
   return count;
 }
 
-/* Second phase: part `part` of `n_parts` of every weight matrix and bias.
- * scratch: FM_TILE_ROWS rows as wide as the widest layer. */
+/* Second phase: part `part` of `n_parts` of every weight matrix and bias. */
 static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                                int part, int n_parts, void *scratch) {
   fm_update bias_update = *update;
   bias_update.l2 = bias_update.shrink = 0;
-  REAL *g = scratch;
+  int32_t *samples = scratch;
+  REAL *g = (REAL *)((char *)scratch + (size_t)batch->X.rows * sizeof(int32_t));
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
     const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X;
     const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
-    const ptrdiff_t n_strips = (k + FM_TILE_ROWS - 1) / FM_TILE_ROWS;
+    const ptrdiff_t n_strips = (k + FM_STRIP_ROWS - 1) / FM_STRIP_ROWS;
     const ptrdiff_t first = n_strips * part / n_parts, end = n_strips * (part + 1) / n_parts;
     for (ptrdiff_t strip = first; strip < end; strip++) {
       const ptrdiff_t i = k * strip / n_strips, rows = k * (strip + 1) / n_strips - i;
-      FN(matmul)(1, rows, batch->n, n, (const REAL *)input->data + i, input->ld, layer->D.data,
-                 layer->D.ld, NULL, g, ld);
+      ptrdiff_t n_samples = batch->n;
+      if (l == 0 && batch->nonzero)
+        n_samples = FN(list_samples)(batch->n, i, rows, batch->nonzero, batch->nonzero_ld, samples);
+      FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + i, input->ld, layer->D.data,
+                        layer->D.ld, g, ld, WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL,
+                        n_samples);
       REAL *w = (REAL *)layer->W.data + i * ld;
       REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
       for (ptrdiff_t r = 0; r < rows; r++)

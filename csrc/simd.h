@@ -60,6 +60,7 @@ INLINE vec vcopysign(vec magnitude, vec sign) {
 #define vfma FN(vfma_)
 #define vsqrt FN(vsqrt_)
 #define vscale FN(vscale_)
+#define vnonzero FN(vnonzero_)
 #define vpow2 FN(vpow2_)
 
 /* 2^k for whole k in the range of normal numbers: the low bits of k + 1.5 * 2^MANTISSA_BITS are k.
@@ -78,6 +79,7 @@ INLINE vec vpow2(vec k) {
 typedef __mmask8 vmask;
 #define LANES(n) ((__mmask8)((1u << (n)) - 1))
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+INLINE unsigned vnonzero(vec a) { return _mm512_cmp_pd_mask(a, _mm512_setzero_pd(), _CMP_NEQ_UQ); }
 #else
 #define OP(name) _mm512_##name##_ps
 #define MASKED(name) _mm512_mask_##name##_ps
@@ -85,6 +87,7 @@ INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 typedef __mmask16 vmask;
 #define LANES(n) ((__mmask16)((1u << (n)) - 1))
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+INLINE unsigned vnonzero(vec a) { return _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
 #endif
 INLINE vec vblend(vmask m, vec yes, vec no) { return MASKED(blend)(m, no, yes); }
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return ZEROED(loadu)(LANES(n), p); }
@@ -118,16 +121,23 @@ INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, v
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return _mm256_maskload_pd(p, (__m256i)vlanes(n)); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 INLINE vec vsqrt(vec a) { return _mm256_sqrt_pd(a); }
+INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_pd((vec)(a != 0)); }
 #else
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return _mm256_maskload_ps(p, (__m256i)vlanes(n)); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vec vsqrt(vec a) { return _mm256_sqrt_ps(a); }
+INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_ps((vec)(a != 0)); }
 #endif
 #else
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) {
   vec v = {0};
   for (ptrdiff_t i = 0; i < n; i++) v[i] = p[i];
   return v;
+}
+INLINE unsigned vnonzero(vec a) {
+  unsigned bits = 0;
+  for (int i = 0; i < VL; i++) bits |= (unsigned)(a[i] != 0) << i;
+  return bits;
 }
 #if defined(__ARM_NEON) && FM_FLOAT64
 INLINE vec vfma(vec a, vec b, vec c) {

@@ -55,11 +55,6 @@ def current_isa():
     return tables[0].isa.decode()
 
 
-def tile_rows(int dtype):
-    """Rows of a register tile; work is divided among threads in such strips."""
-    return tables[dtype].tile_rows
-
-
 def have_openmp():
     """Whether this build has threads."""
     return fm_have_openmp()

@@ -1,6 +1,6 @@
 """The C boundary, csrc/fastmlp.h and threads.h, line by line."""
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 cdef extern from "fastmlp.h" nogil:
     enum: FM_FLOAT32
@@ -65,11 +65,12 @@ cdef extern from "fastmlp.h" nogil:
         fm_matrix X
         fm_matrix Y
         double *losses
+        uint8_t *nonzero
+        Py_ssize_t nonzero_ld
 
     ctypedef struct fm_kernels:
         const char *isa
         int vector_bytes
-        int tile_rows
         void (*affine_forward)(
             const fm_matrix *X, const fm_matrix *W, const void *b, fm_matrix *Z) noexcept nogil
         void (*affine_backward_weights)(
@@ -98,9 +99,10 @@ cdef extern from "fastmlp.h" nogil:
         void (*net_forward)(
             const fm_net *net, const fm_matrix *X, Py_ssize_t start,
             Py_ssize_t stop) noexcept nogil
+        size_t (*scratch_size)(const fm_net *net, const fm_batch *batch) noexcept nogil
         Py_ssize_t (*batch_rows)(
             const fm_net *net, const fm_data *data, fm_batch *batch, Py_ssize_t start,
-            Py_ssize_t stop) noexcept nogil
+            Py_ssize_t stop, void *scratch) noexcept nogil
         void (*update_weights)(
             const fm_net *net, const fm_batch *batch, const fm_update *update, int part,
             int n_parts, void *scratch) noexcept nogil

@@ -15,6 +15,7 @@ import numpy as np
 
 from cython.parallel cimport parallel
 from libc.math cimport isfinite
+from libc.stdint cimport uint8_t
 
 from fastmlp._core.kernels cimport (
     fm_barrier,
@@ -77,6 +78,7 @@ cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) no
     cdef fm_update update = run.update
     cdef Py_ssize_t step = 0, start = 0, correct = 0
     cdef const double *scalars = run.scalars
+    cdef void *scratch = run.scratch + part * run.scratch_size
     while start < run.n_samples:
         batch.n = min(run.batch_size, run.n_samples - start)
         batch.index = run.order + start
@@ -84,13 +86,14 @@ cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) no
         update.step_m, update.step_g = scalars[0], scalars[1]
         update.epsilon, update.shrink = scalars[2], scalars[3]
         correct += run.kernels.batch_rows(
-            run.net, run.data, &batch, batch.n * part // n_parts, batch.n * (part + 1) // n_parts
+            run.net, run.data, &batch, batch.n * part // n_parts, batch.n * (part + 1) // n_parts,
+            scratch
         )
         fm_barrier()
         if part == 0:
             finish_batch(run, &batch, step, watch)
         run.kernels.update_weights(
-            run.net, &batch, &update, part, n_parts, run.scratch + part * run.scratch_size
+            run.net, &batch, &update, part, n_parts, scratch
         )
         fm_barrier()
         if run.stop:
@@ -111,6 +114,8 @@ cdef class MinibatchTrainer:
     data : BoundData
     rule : int
     beta1, beta2, l2 : float
+    skip_zeros : bool
+        Leave zeros of the inputs out of the products, where that pays; only for finite weights.
 
     Attributes
     ----------
@@ -127,7 +132,8 @@ cdef class MinibatchTrainer:
     cdef readonly Py_ssize_t steps
 
     def __init__(
-        self, BoundNet bound, BoundData data, int rule, double beta1, double beta2, double l2
+        self, BoundNet bound, BoundData data, int rule, double beta1, double beta2, double l2,
+        bint skip_zeros
     ):
         dtype = np.dtype(np.float32 if bound.dtype == 0 else np.float64)
         self.bound = bound
@@ -136,9 +142,16 @@ cdef class MinibatchTrainer:
         self.watch = SignalWatch()
         losses = np.zeros(bound.n_rows)
         cdef double[::1] losses_view = losses
+        cdef uint8_t[::1] bits_view
         self.keep = [losses]
         self.batch.losses = &losses_view[0]
         self.batch.X = bound.own(bound.n_rows, data.data.n_features, dtype)
+        if skip_zeros:
+            self.batch.nonzero_ld = (data.data.n_features + 7) // 8 + 8
+            bits = np.zeros(bound.n_rows * self.batch.nonzero_ld, dtype=np.uint8)
+            bits_view = bits
+            self.keep.append(bits)
+            self.batch.nonzero = &bits_view[0]
         if data.data.labels == NULL:
             n_outputs = bound.net.layers[bound.net.n_layers - 1].W.cols
             self.batch.Y = bound.own(bound.n_rows, n_outputs, dtype)
@@ -157,7 +170,6 @@ cdef class MinibatchTrainer:
             How many worked.
         """
         cdef epoch_run run
-        cdef size_t itemsize = 4 if self.bound.dtype == 0 else 8
         cdef SignalWatch watch = self.watch
         cdef int team = 1
         n_steps = (order.shape[0] + self.bound.n_rows - 1) // self.bound.n_rows
@@ -172,8 +184,8 @@ cdef class MinibatchTrainer:
         run.n_samples = order.shape[0]
         run.batch_size = self.bound.n_rows
         run.scalars = &scalars[0, 0]
-        # A page a thread behind its strip keeps two threads' scratch out of each other's cache lines.
-        run.scratch_size = self.bound.kernels.tile_rows * self.bound.widest * itemsize + 4096
+        # Whole cache lines and one more keep two threads' scratch apart.
+        run.scratch_size = self.bound.kernels.scratch_size(run.net, &run.batch) // 64 * 64 + 128
         scratch = np.zeros(n_threads * run.scratch_size, dtype=np.uint8)
         cdef char[::1] scratch_view = scratch.view(np.int8)
         run.scratch = &scratch_view[0]

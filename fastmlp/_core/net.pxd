@@ -8,7 +8,6 @@ cdef class BoundNet:
     cdef const fm_kernels *kernels
     cdef readonly int dtype
     cdef readonly Py_ssize_t n_rows
-    cdef Py_ssize_t widest
     cdef list keep
 
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *

@@ -65,7 +65,6 @@ cdef class BoundNet:
             layer.activation = code
             layer.W = bind(W)
             layer.b = address(b)
-            self.widest = max(self.widest, layer.W.ld)
             for j in range(len(W_moments)):
                 layer.W_moments[j] = address(W_moments[j])
                 layer.b_moments[j] = address(b_moments[j])

@@ -160,7 +160,13 @@ class CompiledTrainer:
             self.core = per_sample.PerSampleTrainer(bound, samples)
         else:
             self.core = minibatch.MinibatchTrainer(
-                bound, samples, rule.code, rule.beta1, rule.beta2, rule.l2
+                bound,
+                samples,
+                rule.code,
+                rule.beta1,
+                rule.beta2,
+                rule.l2,
+                _many_zeros(data.X) and bool(np.isfinite(parameters.flat).all()),
             )
 
     def epoch(self, order: Array, rates: Array) -> EpochResult:
@@ -188,6 +194,12 @@ class CompiledPredictor:
 
     def __call__(self, X: Array, out: Array, Z: Array | None = None) -> None:
         self.core.run(X, out, Z, self.backend._threads(len(X) * self.multiply_adds))
+
+
+def _many_zeros(X: Array) -> bool:
+    """Whether a sample of the rows says that skipping zeros is worth looking for them."""
+    rows = X[:: max(1, len(X) // 256)]
+    return bool(np.count_nonzero(rows) < 0.75 * rows.size)
 
 
 def _bind(
