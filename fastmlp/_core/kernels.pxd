@@ -120,5 +120,10 @@ cdef extern from "threads.h" nogil:
     int fm_max_threads()
     int fm_thread()
     int fm_team_size()
-    void fm_barrier()
     void fm_release_threads()
+
+    ctypedef struct fm_barrier:
+        pass
+
+    void fm_barrier_init(fm_barrier *barrier)
+    void fm_barrier_wait(fm_barrier *barrier, int team_size)

@@ -19,6 +19,8 @@ from libc.stdint cimport uint8_t
 
 from fastmlp._core.kernels cimport (
     fm_barrier,
+    fm_barrier_init,
+    fm_barrier_wait,
     fm_batch,
     fm_data,
     fm_kernels,
@@ -33,6 +35,7 @@ from fastmlp._core.signals cimport SignalWatch
 
 cdef struct epoch_run:
     # What the threads of one epoch share; `stop` and the sums are thread 0's to write.
+    fm_barrier barrier
     const fm_kernels *kernels
     const fm_net *net
     const fm_data *data
@@ -89,13 +92,13 @@ cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) no
             run.net, run.data, &batch, batch.n * part // n_parts, batch.n * (part + 1) // n_parts,
             scratch
         )
-        fm_barrier()
+        fm_barrier_wait(&run.barrier, n_parts)
         if part == 0:
             finish_batch(run, &batch, step, watch)
         run.kernels.update_weights(
             run.net, &batch, &update, part, n_parts, scratch
         )
-        fm_barrier()
+        fm_barrier_wait(&run.barrier, n_parts)
         if run.stop:
             break
         step += 1
@@ -175,6 +178,7 @@ cdef class MinibatchTrainer:
         n_steps = (order.shape[0] + self.bound.n_rows - 1) // self.bound.n_rows
         if scalars.shape[0] != n_steps or scalars.shape[1] != 4:
             raise ValueError(f"scalars: expected shape ({n_steps}, 4)")
+        fm_barrier_init(&run.barrier)
         run.kernels = self.bound.kernels
         run.net = &self.bound.net
         run.data = &self.data.data

@@ -1,6 +1,16 @@
-/* The only file that touches OpenMP. Without it, a team is one thread. */
+/* The only file that touches OpenMP, and the barrier of a team. Without OpenMP a team is one thread. */
 #ifndef FASTMLP_THREADS_H
 #define FASTMLP_THREADS_H
+
+#include <stdatomic.h>
+
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#include <sched.h>
+#endif
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -9,9 +19,6 @@ static inline int fm_have_openmp(void) { return 1; }
 static inline int fm_max_threads(void) { return omp_get_max_threads(); }
 static inline int fm_thread(void) { return omp_get_thread_num(); }
 static inline int fm_team_size(void) { return omp_get_num_threads(); }
-static inline void fm_barrier(void) {
-#pragma omp barrier
-}
 /* Ends this thread's worker threads. A forked child has none of them, and libgomp would wait for
  * them for ever: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378 */
 static inline void fm_release_threads(void) {
@@ -24,7 +31,55 @@ static inline int fm_have_openmp(void) { return 0; }
 static inline int fm_max_threads(void) { return 1; }
 static inline int fm_thread(void) { return 0; }
 static inline int fm_team_size(void) { return 1; }
-static inline void fm_barrier(void) {}
 static inline void fm_release_threads(void) {}
 #endif
+
+/* A barrier that spins for about 30 us, longer than a team's threads are apart when each has a core,
+ * and then sleeps. OpenMP's own spins for milliseconds: when another process holds one of the cores,
+ * that takes the time from the very thread that is waited for. */
+typedef struct {
+  _Alignas(64) atomic_int arrived;
+  _Alignas(64) atomic_uint phase;
+  atomic_int sleepers;
+} fm_barrier;
+
+static inline void fm_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+static inline void fm_barrier_init(fm_barrier *barrier) {
+  atomic_init(&barrier->arrived, 0);
+  atomic_init(&barrier->phase, 0);
+  atomic_init(&barrier->sleepers, 0);
+}
+
+static inline void fm_barrier_wait(fm_barrier *barrier, int team_size) {
+  enum { SPINS = 2000 };
+  const unsigned phase = atomic_load(&barrier->phase);
+  if (atomic_fetch_add(&barrier->arrived, 1) == team_size - 1) {
+    atomic_store(&barrier->arrived, 0);
+    atomic_store(&barrier->phase, phase + 1);
+#ifdef __linux__
+    if (atomic_load(&barrier->sleepers))
+      syscall(SYS_futex, &barrier->phase, FUTEX_WAKE_PRIVATE, team_size, NULL, NULL, 0);
+#endif
+    return;
+  }
+  for (int i = 0; i < SPINS; i++) {
+    if (atomic_load_explicit(&barrier->phase, memory_order_acquire) != phase) return;
+    fm_pause();
+  }
+#ifdef __linux__
+  atomic_fetch_add(&barrier->sleepers, 1);
+  while (atomic_load(&barrier->phase) == phase)
+    syscall(SYS_futex, &barrier->phase, FUTEX_WAIT_PRIVATE, phase, NULL, NULL, 0);
+  atomic_fetch_sub(&barrier->sleepers, 1);
+#else
+  while (atomic_load(&barrier->phase) == phase) sched_yield();
+#endif
+}
 #endif
