@@ -8,30 +8,24 @@ import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError
+from setuptools.errors import BaseError, CCompilerError
 
-MODULES = [
-    "cpu",
-    "affine",
-    "activations",
-    "losses",
-    "optimizers",
-    "signals",
-    "net",
-    "forward",
-    "minibatch",
-    "per_sample",
-]
-HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
-PXDS = sorted(str(path) for path in Path("fastmlp/_core").glob("*.[ph]*"))
+CORE = Path("fastmlp/_core")
+HEADERS = [str(path) for path in sorted([*Path("csrc").glob("*.h"), *CORE.glob("*.h")])]
+PXDS = [str(path) for path in sorted(CORE.glob("*.pxd"))]
 
 # Never -march=native: a wheel has to run elsewhere. Never -ffast-math: it switches denormals off for
 # the whole process. No contraction: a multiply-add is fused where the source says so, and only there.
-C_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+KERNEL_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+# The modules only hand arrays and threads to the kernels.
+MODULE_FLAGS = ["-O2", "-std=gnu11"]
+# No debug sections, and no symbols that another library could take for its own.
+COMMON_FLAGS = ["-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -40,6 +34,15 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     ISA_FLAGS |= {"avx2": avx2, "avx512": [*avx512, "-mprefer-vector-width=512"]}
 elif platform.machine().lower() in ("aarch64", "arm64"):
     ISA_FLAGS |= {"neon": []}
+
+CYTHON_DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "freethreading_compatible": True,
+}
 
 OPENMP_PROBE = """
 #include <omp.h>
@@ -55,36 +58,56 @@ int main(void) {
 class BuildCore(build_ext):
     """Compiles csrc/ an instruction set at a time, probes OpenMP, explains a failure."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
+
     def build_extensions(self):
+        self.run_cython()
         try:
             compile_flags, link_flags = self.openmp_flags()
             objects = self.compile_csrc()
             for extension in self.extensions:
-                extension.extra_compile_args += C_FLAGS + compile_flags
+                extension.extra_compile_args += MODULE_FLAGS + COMMON_FLAGS + compile_flags
                 extension.extra_link_args += link_flags
-                if extension.name.endswith(".cpu"):
+                if extension.name == "fastmlp._core.cpu":
                     extension.extra_objects += objects
+                    extension.depends += objects
             super().build_extensions()
-        except BaseError as error:
+        except (BaseError, CCompilerError) as error:
             raise SystemExit(
-                f"fastmlp: the compiled core could not be built: {error}\n"
+                f"\nfastmlp: the compiled core could not be built: {error}\n"
                 "It needs GCC or Clang and Python's headers. To install without it, running on NumPy "
-                "(many times slower), set FASTMLP_PURE=1:\n\n    FASTMLP_PURE=1 pip install ."
+                "(many times slower), set FASTMLP_PURE=1:\n\n    FASTMLP_PURE=1 pip install .\n"
             ) from error
+
+    def run_cython(self):
+        """Translate the modules into the build's own folder, so that no C lies beside the sources."""
+        from Cython.Build import cythonize
+
+        modules = cythonize(
+            self.extensions,
+            build_dir=self.build_temp,
+            compiler_directives=CYTHON_DIRECTIVES,
+            show_all_warnings=False,
+        )
+        sources = {module.name: module.sources for module in modules}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
 
     def compile_csrc(self):
         # The compiler command carries the flags Python was built with; NDEBUG and -O there are harmless.
-        objects = self.compile_c("dispatch", [])
-        for isa, flags in ISA_FLAGS.items():
-            objects += self.compile_c(f"isa_{isa}", flags)
-        return objects
+        flags = {"dispatch": []} | {f"isa_{isa}": flags for isa, flags in ISA_FLAGS.items()}
+        with ThreadPoolExecutor(self.parallel) as pool:
+            return [name for names in pool.map(self.compile_c, flags, flags.values()) for name in names]
 
     def compile_c(self, stem, flags):
         return self.compiler.compile(
             [f"csrc/{stem}.c"],
             output_dir=self.build_temp,
             include_dirs=["csrc"],
-            extra_postargs=[*C_FLAGS, "-Wall", "-Wextra", *flags],
+            extra_postargs=[*KERNEL_FLAGS, *COMMON_FLAGS, *flags],
             depends=HEADERS,
         )
 
@@ -104,7 +127,7 @@ class BuildCore(build_ext):
                     self.compiler.link_executable(
                         objects, str(Path(folder, "probe")), extra_postargs=link_flags
                     )
-                except BaseError:
+                except (BaseError, CCompilerError):
                     continue
                 return compile_flags, link_flags
         print("fastmlp: no OpenMP; the compiled core will use one thread", file=sys.stderr)
@@ -114,26 +137,15 @@ class BuildCore(build_ext):
 def extensions():
     if os.environ.get("FASTMLP_PURE", "0") not in ("", "0"):
         return []
-    from Cython.Build import cythonize
-
-    modules = [
+    return [
         Extension(
-            f"fastmlp._core.{name}",
-            [f"fastmlp/_core/{name}.pyx"],
-            include_dirs=["csrc", "fastmlp/_core"],
+            ".".join(path.with_suffix("").parts),
+            [str(path)],
+            include_dirs=["csrc", str(CORE)],
             depends=[*HEADERS, *PXDS],
         )
-        for name in MODULES
+        for path in sorted(CORE.glob("*.pyx"))
     ]
-    directives = {
-        "language_level": 3,
-        "boundscheck": False,
-        "wraparound": False,
-        "cdivision": True,
-        "initializedcheck": False,
-        "freethreading_compatible": True,
-    }
-    return cythonize(modules, compiler_directives=directives, show_all_warnings=False)
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})

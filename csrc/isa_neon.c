@@ -7,6 +7,7 @@
 #include "fastmlp.h"
 
 #define FM_ISA neon
+#define FM_NEON
 #define FM_VECTOR_BYTES 16
 #define FM_TILE_ROWS 12
 #define FM_STRIP_ROWS 6

@@ -96,6 +96,11 @@ static void FN(net_backward)(const fm_net *net, const fm_targets *Y, const doubl
   }
 }
 
+/* Bytes of a list of the batch's samples, in whole cache lines: what lies behind it is aligned. */
+INLINE size_t FN(samples_size)(const fm_batch *batch) {
+  return ((size_t)batch->X.rows * sizeof(int32_t) + 63) / 64 * 64;
+}
+
 /* Bytes of scratch that a thread needs for the two phases. */
 static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
   ptrdiff_t widest = 0;
@@ -103,7 +108,7 @@ static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
     if (net->layers[l].W.ld > widest) widest = net->layers[l].W.ld;
   const size_t lists = (size_t)(N_BLOCKS(FN(BLOCK)) * (batch->X.cols + 16)) * sizeof(int32_t);
   const size_t strip = (size_t)(FM_STRIP_ROWS * widest) * sizeof(REAL);
-  const size_t samples = (size_t)batch->X.rows * sizeof(int32_t);
+  const size_t samples = FN(samples_size)(batch);
   return lists > strip + samples ? lists : strip + samples;
 }
 
@@ -127,7 +132,7 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
 
     int64_t labels[BLOCK];
     double scale[BLOCK];
-    REAL *targets = (REAL *)batch->Y.data + row * batch->Y.ld;
+    REAL *targets = data->labels ? NULL : (REAL *)batch->Y.data + row * batch->Y.ld;
     for (ptrdiff_t r = 0; r < n; r++) {
       scale[r] = data->weight ? data->weight[index[r]] : 1.0;
       if (data->labels)
@@ -155,7 +160,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
   fm_update bias_update = *update;
   bias_update.l2 = bias_update.shrink = 0;
   int32_t *samples = scratch;
-  REAL *g = (REAL *)((char *)scratch + (size_t)batch->X.rows * sizeof(int32_t));
+  REAL *g = (REAL *)((char *)scratch + FN(samples_size)(batch));
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
     const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X;

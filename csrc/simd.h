@@ -139,12 +139,12 @@ INLINE unsigned vnonzero(vec a) {
   for (int i = 0; i < VL; i++) bits |= (unsigned)(a[i] != 0) << i;
   return bits;
 }
-#if defined(__ARM_NEON) && FM_FLOAT64
+#if defined(FM_NEON) && FM_FLOAT64
 INLINE vec vfma(vec a, vec b, vec c) {
   return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 }
 INLINE vec vsqrt(vec a) { return (vec)vsqrtq_f64((float64x2_t)a); }
-#elif defined(__ARM_NEON)
+#elif defined(FM_NEON)
 INLINE vec vfma(vec a, vec b, vec c) {
   return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 }

@@ -129,5 +129,5 @@ def _quota_of(folder: Path) -> int | None:
         if quota in ("max", "-1"):
             return None
         return max(1, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None

@@ -15,7 +15,7 @@ from fastmlp import propagation, serialization, training
 from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
-from fastmlp.backends import get_backend
+from fastmlp.backends import get_backend, load_compiled
 from fastmlp.backends.base import Predictor
 from fastmlp.callbacks import Callback
 from fastmlp.history import History
@@ -389,7 +389,8 @@ class Network:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        name = state["backend"] if state["backend"] == "numpy" else "auto"
+        missing = state["backend"] == "compiled" and load_compiled() is None
+        name = "auto" if missing else state["backend"]
         self.backend = get_backend(name, compilable=self.architecture.compiled)
 
     def _forward(self, X: Array) -> list[LayerCache]:

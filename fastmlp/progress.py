@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 __all__ = ["EpochLines", "ProgressBar", "format_record", "progress_callbacks"]
 
 
-def format_record(record: dict[str, Any]) -> str:
-    """An epoch's record in one line: losses, accuracies, samples/s."""
+# What a line shows, the most telling first.
+SHOWN = ("loss", "accuracy", "val_accuracy", "val_loss")
+
+
+def format_record(record: dict[str, Any], width: int | None = None) -> str:
+    """An epoch's record in one line: losses, accuracies, samples/s; fewer where `width` is less."""
     parts = [f"{name} {record[name]:.4f}" for name in SHOWN if name in record]
-    return "  ".join([*parts, f"{record['samples_per_second']:,.0f} samples/s"])
-
-
-SHOWN = ("loss", "accuracy", "val_loss", "val_accuracy")
+    parts.append(f"{record['samples_per_second']:>9,.0f} samples/s")
+    while width is not None and len(parts) > 2 and len("  ".join(parts)) > width:
+        del parts[-2]
+    return "  ".join(parts)
 
 
 class EpochLines(Callback):
@@ -29,7 +33,8 @@ class EpochLines(Callback):
         self.epochs = epochs
 
     def on_epoch_end(self, network: Network, record: dict[str, Any]) -> None:
-        print(f"epoch {record['epoch']:>{len(str(self.epochs))}}/{self.epochs}  {format_record(record)}")
+        number = f"{record['epoch']:>{len(str(self.epochs))}}/{self.epochs}"
+        print(f"epoch {number}  {format_record(record)}")
 
 
 class ProgressBar(Callback):
@@ -38,25 +43,30 @@ class ProgressBar(Callback):
     def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
         console = Console(stderr=True)
         self.progress = Progress(
-            TextColumn("epoch"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=20),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20),  # gives way to the others
             TextColumn("{task.description}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.progress.add_task("", total=epochs)
+        self.width = console.width - len(f"{epochs}/{epochs}") - SMALLEST_BAR - 2
+        self.task = self.progress.add_task("epochs", total=epochs)
         self.progress.start()
 
     def on_epoch_end(self, network: Network, record: dict[str, Any]) -> None:
-        self.progress.update(self.task, advance=1, description=format_record(record), refresh=True)
+        # Drawn ten times a second by a thread of rich: an epoch may take less than a drawing.
+        self.progress.update(self.task, advance=1, description=format_record(record, self.width))
 
     def on_fit_end(self, network: Network, history: History) -> None:
         if hasattr(self, "progress"):
             self.progress.stop()
+
+
+SMALLEST_BAR = 3
 
 
 def progress_callbacks(verbose: int) -> list[Callback]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -90,21 +92,30 @@ def state_of():
 
 @pytest.fixture(scope="session")
 def start_python():
-    """``start_python(code, *arguments, **environment)``: a child process that runs `code`.
+    """A child process that runs `code`, for a with statement.
 
-    It imports the fastmlp that is tested here, and takes nothing else from ``FASTMLP_*``.
+    Arguments are the code, then what ``sys.argv`` gets, and by name variables of the environment.
+    It imports the fastmlp that is tested here, and gets no variables ``FASTMLP_*`` but those given.
+    At the end nothing is left of it, nor of its own children.
     """
 
+    @contextlib.contextmanager
     def start(code, *arguments, **environment):
         own = {name: value for name, value in os.environ.items() if not name.startswith("FASTMLP_")}
         own["PYTHONPATH"] = str(Path(fastmlp.__file__).parents[1])
-        return subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-P", "-c", textwrap.dedent(code), *map(str, arguments)],
             env={**own, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+            start_new_session=True,
+        ) as child:
+            try:
+                yield child
+            finally:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)
 
     return start
 
@@ -114,13 +125,9 @@ def run_python(start_python):
     """``run_python(...)``, arguments as `start_python`: what a child that must succeed prints."""
 
     def run(code, *arguments, **environment):
-        with start_python(code, *arguments, **environment) as process:
-            try:
-                out, error = process.communicate(timeout=120)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-        assert process.returncode == 0, error
+        with start_python(code, *arguments, **environment) as child:
+            out, error = child.communicate(timeout=60)
+        assert child.returncode == 0, error
         return out
 
     return run

@@ -257,12 +257,21 @@ def test_own_activation_is_refused_by_the_compiled_backend():
         Network(1, [Dense(1, SINE)], loss="mse", backend="compiled")
 
 
-def test_own_activation_that_shadows_a_name_is_not_mistaken_for_it():
+def test_own_activations_are_not_mistaken_for_those_whose_names_they_have():
     """The compiled core, and the fused gradient, go by the record and not by the name."""
     doubled = Activation(lambda Z: 2 * Z, lambda dA, Z, A: 2 * dA, name="sigmoid")
-    net = Network(2, [Dense(1, doubled)], loss="mse", seed=0)
-    X = np.ones((3, 2), np.float32)
-    np.testing.assert_allclose(net.predict(X), 2 * (X @ net.parameters[0][0]), rtol=1e-6)
+    sharp = Activation(
+        lambda Z: special.softmax(3 * Z, axis=1),
+        lambda dA, Z, A: 3 * A * (dA - (dA * A).sum(axis=1, keepdims=True)),
+        name="softmax",
+    )
+    X = np.random.default_rng(0).standard_normal((3, 2))
+    net = Network(2, [Dense(2, doubled), Dense(2, sharp)], loss="cross_entropy", seed=0)
+    (W1, _), (W2, _) = net.parameters
+    np.testing.assert_allclose(
+        net.predict(X), special.softmax(3 * (2 * (X @ W1)) @ W2, axis=1), rtol=1e-5
+    )
+    assert check_gradient(net, X, [0, 1, 1]) < 1e-6
 
 
 def test_registry_is_what_is_documented():

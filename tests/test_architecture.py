@@ -18,7 +18,10 @@ OWN_LOSS = Loss(
 )
 
 
-def checked(n_inputs=4, layers=(Dense(8, "relu"), Dense(3, "softmax")), loss="mse", dtype="f4"):
+LAYERS = (Dense(8, "relu"), Dense(3, "softmax"))
+
+
+def checked(n_inputs=4, layers=LAYERS, loss="mse", dtype="f4"):
     return Architecture.checked(n_inputs, layers, loss, dtype)
 
 
@@ -102,7 +105,10 @@ def test_description_round_trip_of_every_loss(loss):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"layers": [Dense(3, OWN_ACTIVATION)]}, "activation 'sine' is not known; pass it in custom="),
+        (
+            {"layers": [Dense(3, OWN_ACTIVATION)]},
+            "activation 'sine' is not known; pass it in custom=",
+        ),
         ({"loss": OWN_LOSS}, "loss 'absolute' is not known; pass it in custom="),
     ],
 )
@@ -120,5 +126,7 @@ def test_descriptions_of_unknown_layers_are_refused():
 
 def test_step_can_be_run_but_not_trained():
     checked().check_trainable()
-    with pytest.raises(ValueError, match=r"layers\[1\]: activation 'step' has no useful derivative"):
+    with pytest.raises(
+        ValueError, match=r"layers\[1\]: activation 'step' has no useful derivative"
+    ):
         checked(layers=[Dense(2), Dense(2, "step"), Dense(1)]).check_trainable()

@@ -75,7 +75,11 @@ def test_views_do_not_overlap_and_cover_their_segments(arena):
 
 def test_pairs_are_the_views_layer_by_layer(arena):
     pairs = arena.pairs()
-    assert [(W.shape, b.shape) for W, b in pairs] == [((5, 16), (16,)), ((16, 3), (3,)), ((3, 1), (1,))]
+    assert [(W.shape, b.shape) for W, b in pairs] == [
+        ((5, 16), (16,)),
+        ((16, 3), (3,)),
+        ((3, 1), (1,)),
+    ]
     pairs[1][0][2, 1] = 7
     assert arena.views[2][2, 1] == 7
 

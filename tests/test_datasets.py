@@ -324,6 +324,11 @@ def test_second_load_unpacks_nothing(folder, no_gzip):
     write_files(folder / "mnist", content)
     load_mnist()
     no_gzip()
+    dataset = load_mnist()
+    assert_holds(dataset, content)
+    assert type(dataset.X_train) is np.ndarray
+    assert dataset.X_train.flags.c_contiguous
+    dataset.X_train[:] = 0  # the caller's own: the cache does not change with it
     assert_holds(load_mnist(), content)
 
 
@@ -355,14 +360,12 @@ def test_changed_source_is_noticed(folder, cache):
     "damage",
     [
         lambda entry: b"",
-        lambda entry: entry[:7],
+        lambda entry: entry[:1],
         lambda entry: entry[: len(entry) // 2],
         lambda entry: entry + b"\0",
-        lambda entry: b"\x93NUMPY" + entry,
         lambda entry: bytes(len(entry)),
         lambda entry: entry[:-1] + bytes([entry[-1] ^ 1]),
-        lambda entry: entry[:2] + b"\x09" + entry[3:],
-        lambda entry: entry[:4] + entry[8:12] + entry[4:8] + entry[12:],
+        lambda entry: entry[1:] + entry[:1],
     ],
 )
 def test_damaged_cache_is_rebuilt(folder, cache, no_gzip, damage):
@@ -514,7 +517,7 @@ def mirrors(content, cache, monkeypatch):
 
 
 def packed_in(cache: Path) -> list[str]:
-    return sorted(path.name for path in cache.rglob("*") if path.suffix != ".idx")
+    return sorted(path.name for path in cache.rglob("*") if path.suffix != ".bin")
 
 
 def test_download_once(mirrors, content, cache, no_gzip):

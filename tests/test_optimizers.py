@@ -11,7 +11,7 @@ from scipy import special
 from fastmlp import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
 from fastmlp.backends import get_backend
 
-# --- The papers' update rules: (w, g, memory, t) -> w; `memory` starts as zeros, 't' from 1 ---------
+# --- The papers' update rules: a new w; `memory` starts as zeros, `t` as 1 ------------------------
 
 
 def sgd(o, w, g, memory, t, decay):
@@ -313,7 +313,11 @@ def test_defaults_are_the_usual_ones():
         (lambda: Adam(True), TypeError, "lr: expected a number, got bool"),
         (lambda: SGD(momentum=1), ValueError, r"momentum: expected a number in \[0, 1\), got 1"),
         (lambda: SGD(momentum=-0.1), ValueError, "momentum: expected"),
-        (lambda: SGD(weight_decay=-1), ValueError, r"weight_decay: expected a number in \[0, inf\)"),
+        (
+            lambda: SGD(weight_decay=-1),
+            ValueError,
+            r"weight_decay: expected a number in \[0, inf\)",
+        ),
         (lambda: SGD(nesterov=True), ValueError, "nesterov: expected momentum above 0"),
         (lambda: RMSprop(rho=1.0), ValueError, r"rho: expected a number in \[0, 1\), got 1.0"),
         (lambda: RMSprop(epsilon=-1e-8), ValueError, "epsilon: expected"),

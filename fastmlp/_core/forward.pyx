@@ -101,11 +101,16 @@ cdef class CompiledForward:
         cdef int part
         cdef const fm_kernels *kernels = self.bound.kernels
         cdef const fm_net *net = &self.bound.net
-        if x.cols != net.layers[0].W.rows or a.rows != x.rows:
-            raise ValueError("predict: the shapes do not fit")
         z.data = NULL
         if Z is not None:
             z = bind(Z)
+        if (
+            x.cols != net.layers[0].W.rows
+            or a.rows != x.rows
+            or a.cols != net.layers[net.n_layers - 1].W.cols
+            or (Z is not None and (z.rows != a.rows or z.cols != a.cols))
+        ):
+            raise ValueError("predict: the shapes do not fit")
         data.X = x.data
         data.n_features = x.cols
         data.ldx = x.ld

@@ -22,7 +22,7 @@ static inline int fm_team_size(void) { return omp_get_num_threads(); }
 /* Ends this thread's worker threads. A forked child has none of them, and libgomp would wait for
  * them for ever: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378 */
 static inline void fm_release_threads(void) {
-#if _OPENMP >= 201811 && !defined(__clang__)
+#if defined(__GNUC__) && __GNUC__ >= 9 && !defined(__clang__) /* with libgomp */
   omp_pause_resource_all(omp_pause_hard);
 #endif
 }

@@ -45,7 +45,7 @@ def _warn_fallback() -> None:
         f"fastmlp runs on NumPy: its compiled core cannot be imported ({compiled_error()}). "
         "Results are right, training is many times slower.",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

@@ -13,6 +13,7 @@ from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
 from fastmlp.backends.base import EpochResult, TrainingData
+from fastmlp.backends.interrupts import InterruptsBetweenSteps
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
 from fastmlp.validation import scale_pixels
@@ -129,18 +130,20 @@ class NumpyTrainer:
         self.state = state
         self.data = data
         self.gradients = parameters.like()
+        self.interrupts = InterruptsBetweenSteps()
 
     def epoch(self, order: Array, rates: Array) -> EpochResult:
         size = self.data.batch_size
         total_loss, total_weight, n_correct = 0.0, 0.0, 0
-        for i, lr in enumerate(rates):
-            batch = order[i * size : (i + 1) * size]
-            loss, weight, correct = self._step(batch, lr)
-            total_loss += loss
-            total_weight += weight
-            n_correct += correct
-            if not np.isfinite(total_loss):
-                break
+        with self.interrupts:
+            for i, lr in enumerate(rates):
+                batch = order[i * size : (i + 1) * size]
+                loss, weight, correct = self._step(batch, lr)
+                total_loss += loss
+                total_weight += weight
+                n_correct += correct
+                if not np.isfinite(total_loss):
+                    break
         return EpochResult(total_loss / (total_weight or 1.0), n_correct)
 
     def _step(self, batch: Array, lr: float) -> tuple[float, float, int]:
@@ -153,7 +156,8 @@ class NumpyTrainer:
         values = np.empty(len(batch))
         loss, activation = architecture.loss, architecture.layers[-1].activation
         backend.loss_forward(loss, activation, A, Z, Y, values)
-        batch_loss = float(values @ weight)
+        with np.errstate(invalid="ignore"):  # infinity times a weight of 0
+            batch_loss = float(values @ weight)
         if not np.isfinite(batch_loss):
             return batch_loss, 1.0, 0
         total = float(weight.sum())
@@ -162,6 +166,7 @@ class NumpyTrainer:
             backend, architecture, self.parameters, caches, Y, scale, self.gradients
         )
         state = self.state
+        self.interrupts.updating = True
         for segment in self.parameters.segments:
             part = slice(segment.offset, segment.stop)
             backend.optimizer_update(
@@ -174,6 +179,7 @@ class NumpyTrainer:
                 segment.decays,
             )
         state.step += 1
+        self.interrupts.updating = False
         correct = int(loss.correct(A, _rows(Y, A)).sum()) if loss.correct else 0
         return batch_loss, total, correct
 

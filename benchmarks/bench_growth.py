@@ -1,0 +1,98 @@
+"""Whether cost grows linearly: time per sample over rows, per multiply-add over units.
+
+    python benchmarks/bench_growth.py [REPEATS]
+
+Rows are MNIST's as uint8, over and over, in one array; the largest takes 784 MB.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+sys.path.append(str(Path(__file__).parents[1]))  # where fastmlp is built in place, not installed
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from fastmlp import Adam, Dense, Network, get_num_threads
+from fastmlp.bench.problems import load_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROWS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+UNITS = (256, 512, 1024, 2048)
+FLAT = 0.10
+
+
+@dataclass(frozen=True)
+class Point:
+    """Epochs of one size: units of cost, and seconds."""
+
+    size: int
+    cost: float
+    seconds: list[float]
+
+    @property
+    def per_unit(self) -> float:
+        return median(self.seconds) / self.cost
+
+
+def epochs(rows: int, hidden: tuple[int, ...], batch_size: int, repeats: int) -> list[float]:
+    problem = load_problem("mnist", "float32", pixels=True)
+    X = np.resize(problem.X, (rows, problem.n_inputs))
+    y = np.resize(problem.y, rows)
+    layers = [*(Dense(units, "relu") for units in hidden), Dense(10, "softmax")]
+    net = Network(problem.n_inputs, layers, loss="cross_entropy", seed=0)
+    history = net.fit(X, y, optimizer=Adam(1e-3), epochs=1 + repeats, batch_size=batch_size)
+    return history["seconds"][1:]
+
+
+def over_rows(repeats: int) -> Iterator[Point]:
+    for rows in ROWS:
+        yield Point(rows, rows, epochs(rows, (256, 128), 64, repeats))
+
+
+def over_units(repeats: int) -> Iterator[Point]:
+    for units in UNITS:
+        widths = (784, units, units, 10)
+        multiply_adds = sum(a * b for a, b in pairwise(widths))
+        rows = 10_000
+        yield Point(units, rows * multiply_adds, epochs(rows, (units, units), 128, repeats))
+
+
+def show(console: Console, title: str, size: str, cost: str, points: list[Point]) -> None:
+    console.print(title)
+    columns = Table(box=None, pad_edge=False)
+    for name in (size, "epoch", f"per {cost}", f"of {points[0].size:,} {size}"):
+        columns.add_column(name, justify="right")
+    for point in points:
+        ratio = point.per_unit / points[0].per_unit
+        columns.add_row(
+            f"{point.size:,}",
+            f"{median(point.seconds):.4f} s",
+            f"{point.per_unit * 1e9:.4g} ns",
+            f"{ratio:.2f}{'' if ratio <= 1 + FLAT else '  not flat'}",
+        )
+    console.print(columns)
+
+
+def main() -> None:
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    console = Console(highlight=False)
+    threads = f"{get_num_threads()} threads"
+    rows = list(over_rows(repeats))
+    show(console, f"784-256-128-10 relu, Adam, batch 64, {threads}", "rows", "sample", rows)
+    units = list(over_units(repeats))
+    title = f"\n784-units-units-10 relu, Adam, batch 128, 10,000 rows, {threads}"
+    show(console, title, "units", "multiply-add", units)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""The minibatch epoch against the specification's, and its bits for any number of threads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmlp import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
+from fastmlp.activations import ACTIVATIONS
+from fastmlp.backends import load_compiled
+from fastmlp.backends.numpy_backend import NumpyBackend
+from fastmlp.losses import LOSSES
+
+from .conftest import TOLERANCE, Run, framed, make_data, make_network, padding_of, seeds, sizes
+
+minibatch = pytest.importorskip("fastmlp._core.minibatch")
+compiled_backend = pytest.importorskip("fastmlp.backends.compiled_backend")
+
+# Denominators far from 0: a gradient of a rounding error must not become a whole step.
+OPTIMIZERS = {
+    "SGD": SGD(),
+    "SGD with decay": SGD(weight_decay=0.1),
+    "momentum": SGD(momentum=0.9),
+    "Nesterov": SGD(momentum=0.9, nesterov=True, weight_decay=0.1),
+    "RMSprop": RMSprop(epsilon=0.1),
+    "Adagrad": Adagrad(epsilon=0.1),
+    "Adam": Adam(epsilon=0.1),
+    "AdamW": AdamW(epsilon=0.1, weight_decay=0.5),
+    "Nadam": Nadam(epsilon=0.1),
+}
+HIDDEN = [name for name, record in ACTIVATIONS.items() if record.differentiable]
+OUTPUTS = {
+    loss: [name for name in HIDDEN if ACTIVATIONS[name].probabilities or not record.probabilities]
+    for loss, record in LOSSES.items()
+}
+PAIRS = [(loss, output) for loss in LOSSES for output in OUTPUTS[loss]]
+
+
+def widened(architecture, data):
+    """The same network and data in float64."""
+    wide = dataclasses.replace(architecture, dtype=np.dtype(np.float64))
+    if data.Y.ndim == 2:
+        data = dataclasses.replace(data, Y=data.Y.astype(np.float64))
+    if data.X.dtype != np.uint8:
+        data = dataclasses.replace(data, X=data.X.astype(np.float64))
+    return wide, data
+
+
+def check_against_specification(network, optimizer, data, orders):
+    """Every parameter and moment within rounding, padding 0, inputs as they were."""
+    architecture, parameters = network
+    inputs = [a for a in (data.X, data.Y, data.weight, *orders) if a is not None]
+    before = [array.tobytes() for array in inputs]
+    run = Run(load_compiled(), network, optimizer, data, orders)
+    assert [array.tobytes() for array in inputs] == before
+    wide, wide_data = widened(architecture, data)
+    exact = Run(NumpyBackend(), (wide, parameters), optimizer, wide_data, orders)
+    tolerance = TOLERANCE[architecture.dtype.name]
+    for arena, exact_arena in zip(run.arenas, exact.arenas, strict=True):
+        for view, values in zip(arena.views, exact_arena.views, strict=True):
+            scale = 1 + np.abs(values).max()
+            assert np.abs(view - values).max() <= tolerance * scale
+        assert not padding_of(arena).any()
+    for result, exact_result in zip(run.results, exact.results, strict=True):
+        assert abs(result.loss - exact_result.loss) <= tolerance * (1 + abs(exact_result.loss))
+        assert result.correct == exact_result.correct
+    assert run.state.step == exact.state.step == sum(data.n_steps(len(order)) for order in orders)
+
+
+@st.composite
+def problems(draw):
+    """Everything about a fit but the dtype."""
+    n_layers = draw(st.integers(1, 4))
+    widths = draw(st.lists(st.integers(1, 40), min_size=n_layers + 1, max_size=n_layers + 1))
+    loss, output = draw(st.sampled_from(PAIRS))
+    if output == "softmax":
+        widths[-1] += 1  # one unit is 1, where 1 - a and the floor of the dtype are the loss
+    hidden = draw(st.lists(st.sampled_from(HIDDEN), min_size=n_layers - 1, max_size=n_layers - 1))
+    n = draw(st.integers(1, 70))
+    return {
+        "widths": widths,
+        "activations": [*hidden, output],
+        "loss": loss,
+        "optimizer": draw(st.sampled_from(list(OPTIMIZERS))),
+        "n": n,
+        "batch_size": draw(st.one_of(st.integers(4, 70), st.sampled_from([1, n]))),
+        "pixels": draw(st.booleans()),
+        "weighted": draw(st.booleans()),
+        "labels": draw(st.booleans()) and loss == "cross_entropy",
+        "zeros": draw(st.sampled_from([0.0, 0.5, 0.9, 1.0])),
+        "seed": draw(seeds),
+    }
+
+
+@given(problems())
+@settings(max_examples=60)
+def test_epochs_are_the_specifications(isa, dtype, problem):
+    rng = np.random.default_rng(problem["seed"])
+    network = make_network(
+        problem["widths"], problem["activations"], problem["loss"], dtype, problem["seed"]
+    )
+    n = problem["n"]
+    names = "batch_size", "seed", "pixels", "weighted", "labels", "zeros"
+    data = make_data(network[0], n, **{name: problem[name] for name in names})
+    # Some samples often, some never; and some at most once. Few steps: rounding grows with them.
+    most = 8 * data.batch_size
+    orders = [rng.integers(0, n, rng.integers(1, min(most, 90) + 1)), rng.permutation(n)[:most]]
+    orders = [framed(order) for order in orders]
+    check_against_specification(network, OPTIMIZERS[problem["optimizer"]], data, orders)
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "labels"),
+    [
+        *((loss, output, False) for loss, output in PAIRS),
+        *((loss, output, True) for loss, output in PAIRS if LOSSES[loss].labels),
+    ],
+)
+def test_every_loss_behind_every_output(isa, dtype, loss, output, labels):
+    network = make_network([9, 12, 5], ["tanh", output], loss, dtype)
+    data = make_data(network[0], 30, 8, labels=labels, weighted=True)
+    check_against_specification(network, SGD(momentum=0.5), data, [np.arange(30)])
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_every_hidden_activation(isa, dtype, hidden):
+    network = make_network([9, 17, 12, 5], [hidden, hidden, "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 30, 8, labels=True)
+    check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(30)] * 2)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_optimizer(isa, dtype, optimizer):
+    network = make_network([20, 33, 3], ["sigmoid", "sigmoid"], "binary_cross_entropy", dtype)
+    data = make_data(network[0], 33, 16, pixels=True)
+    check_against_specification(network, optimizer, data, [np.arange(33)[::-1].copy()] * 3)
+
+
+@pytest.mark.parametrize("n", [63, 64, 65, 129])
+def test_batches_around_a_block_of_rows(isa, dtype, n):
+    network = make_network([9, 12, 5], ["relu", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 150, n, labels=True, weighted=True)
+    check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(150)] * 2)
+
+
+def core_epochs(network, optimizer, data, n_threads, n_epochs=2):
+    """Bytes of parameters and moments, sums of losses and hits, after epochs of the core."""
+    run = Run(load_compiled(), network, optimizer, data, [])
+    rng, results = np.random.default_rng(0), []
+    for epoch in range(n_epochs):
+        order = rng.permutation(len(data.X))
+        n_steps = data.n_steps(len(order))
+        steps = 1 + epoch * n_steps + np.arange(n_steps)
+        scalars = optimizer.scalars(np.full(n_steps, 0.05), steps)
+        loss, weight, correct, team = run.trainer.core.epoch(order, scalars, n_threads)
+        assert team <= n_threads
+        results.append((loss, weight, correct))
+    return [arena.flat.tobytes() for arena in run.arenas], results
+
+
+@pytest.mark.parametrize(
+    "optimizer", [OPTIMIZERS["momentum"], OPTIMIZERS["AdamW"]], ids=["momentum", "AdamW"]
+)
+@pytest.mark.parametrize("zeros", [0.0, 0.8])
+@pytest.mark.parametrize(
+    ("widths", "batch_size", "labels"),
+    [
+        ([37, 61, 29, 5], 64, True),  # every thread has rows of the batch and of every matrix
+        ([100, 200, 10], 130, False),
+        ([40, 3, 2], 2, True),  # some threads have nothing
+    ],
+)
+def test_bits_do_not_depend_on_threads(isa, dtype, widths, batch_size, labels, zeros, optimizer):
+    activations = [*["relu", "tanh"][: len(widths) - 2], "softmax"]
+    network = make_network(widths, activations, "cross_entropy", dtype)
+    options = {"labels": labels, "weighted": True, "zeros": zeros}
+    data = make_data(network[0], 2 * batch_size + 5, batch_size, **options)
+    one = core_epochs(network, optimizer, data, 1)
+    for n_threads in (1, 2, 3, 8):
+        assert core_epochs(network, optimizer, data, n_threads) == one, n_threads
+
+
+@given(sizes, sizes, st.integers(1, 130), st.sampled_from([0.3, 0.9, 0.99, 1.0]), seeds)
+@settings(max_examples=20)
+def test_bits_do_not_depend_on_skipping_zeros(
+    isa, dtype, n_inputs, n_units, batch_size, zeros, seed
+):
+    """Single zeros, features that no sample has, and samples without any."""
+    network = make_network(
+        [n_inputs, n_units, 3], ["relu", "softmax"], "cross_entropy", dtype, seed
+    )
+    options = {"labels": True, "zeros": zeros, "pixels": seed % 2 == 1}
+    data = make_data(network[0], batch_size + 9, batch_size, seed, **options)
+    rng = np.random.default_rng(seed)
+    data.X[:, rng.random(n_inputs) < 0.3] = 0
+    data.X[rng.random(len(data.X)) < 0.3] = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_backend, "_many_zeros", lambda X: False)
+        dense = core_epochs(network, Adam(), data, 1)
+        patch.setattr(compiled_backend, "_many_zeros", lambda X: True)
+        for n_threads in (1, 2):
+            assert core_epochs(network, Adam(), data, n_threads) == dense
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_weights_that_are_not_finite_show_in_spite_of_zeros(isa, dtype, value):
+    """0 times infinity is NaN, also where most of X is 0."""
+    network = make_network([50, 12, 5], ["identity", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 40, 16, labels=True)
+    data.X[:, 7:] = 0
+    network[1].views[0][30, 4] = value
+    run = Run(load_compiled(), network, SGD(), data, [np.arange(40)])
+    assert np.isnan(run.results[0].loss)
+    assert run.trainer.core.steps == 1
+
+
+def test_pixels_are_their_255th_parts(isa, dtype):
+    network = make_network([50, 12, 5], ["relu", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 40, 16, pixels=True, labels=True)
+    scaled = data.X * np.dtype(dtype).type(1 / 255)
+    floats = dataclasses.replace(data, X=scaled)
+    assert core_epochs(network, Adam(), data, 2) == core_epochs(network, Adam(), floats, 2)
+
+
+def test_labels_are_one_hot_rows(isa, dtype):
+    network = make_network([9, 12, 5], ["relu", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 40, 16, labels=True)
+    rows = dataclasses.replace(data, Y=np.eye(5, dtype=dtype)[data.Y])
+    arenas, results = core_epochs(network, Adam(), data, 1)
+    other_arenas, other_results = core_epochs(network, Adam(), rows, 1)
+    assert arenas == other_arenas
+    assert [result[1:] for result in results] == [result[1:] for result in other_results]
+
+
+def test_samples_of_weight_0_count_for_nothing(isa, dtype):
+    """Not in the sums, not in the gradient: whatever stands in them, as long as it is finite."""
+    network = make_network([9, 12, 5], ["tanh", "identity"], "mse", dtype)
+    data = make_data(network[0], 40, 16, weighted=True)
+    other = dataclasses.replace(data, X=data.X.copy(), Y=data.Y.copy())
+    other.X[data.weight == 0] = 3
+    other.Y[data.weight == 0] = -3
+    assert 0 < (data.weight == 0).sum() < 40
+    assert core_epochs(network, Adam(), data, 1) == core_epochs(network, Adam(), other, 1)
+    nothing = dataclasses.replace(data, weight=np.zeros(40))
+    (parameters,), results = core_epochs(network, SGD(), nothing, 1, 1)
+    assert parameters == network[1].flat.tobytes()
+    assert results[0][:2] == (0, 0)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("bad", [0, 17, 39])
+def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad, n_threads):
+    network = make_network([9, 12, 5], ["tanh", "identity"], "mse", dtype)
+    data = make_data(network[0], 40, 16)
+    data.Y[bad] = np.inf
+    run = Run(load_compiled(), network, SGD(), data, [])
+    scalars = SGD().scalars(np.full(3, 0.1), np.arange(1, 4))
+    loss, _, _, _ = run.trainer.core.epoch(np.arange(40), scalars, n_threads)
+    assert not np.isfinite(loss)
+    assert run.trainer.core.steps == bad // 16 + 1
+
+
+def test_scalars_of_another_number_of_steps_are_refused():
+    network = make_network([3, 2], ["identity"], "mse", "float32")
+    core = Run(load_compiled(), network, SGD(), make_data(network[0], 40, 16), []).trainer.core
+    for shape in [(2, 4), (4, 4), (3, 3)]:
+        with pytest.raises(ValueError, match=r"scalars: expected shape \(3, 4\)"):
+            core.epoch(np.arange(40), np.zeros(shape), 1)
+
+
+GUARDED = """
+import dataclasses
+
+from fastmlp import Adam, Dense
+from fastmlp.architecture import Architecture
+from fastmlp.backends import load_compiled
+from fastmlp.backends.base import TrainingData
+from fastmlp.optimizers import OptimizerState
+
+rng = np.random.default_rng(0)
+axes = (1, 7, 16, 33), (1, 2, 10, 17), (True, False), (True, False), (1, 3)
+for dtype, at_end, n_in, n_out, pixels, of_labels, n_threads in cases(*axes):
+    layers = [Dense(n_out, "relu"), Dense(n_out, "softmax")]
+    architecture = Architecture.checked(n_in, layers, "cross_entropy", dtype)
+    parameters = architecture.new_parameters()
+    X = rng.integers(0, 2, (5, n_in)).astype(np.uint8 if pixels else dtype)
+    Y = np.full(5, n_out - 1) if of_labels else np.full((5, n_out), 1 / n_out, dtype)
+    X, Y, weight, order = (guarded(a, at_end=at_end) for a in (X, Y, np.ones(5), np.arange(5)))
+    state = OptimizerState(Adam(), parameters)
+    data = TrainingData(X, Y, weight, 2)
+    core = load_compiled().trainer(architecture, parameters, state, data).core
+    scalars = guarded(Adam().scalars(np.ones(3), np.arange(1, 4)), at_end=at_end)
+    core.epoch(order, scalars, n_threads)
+    assert np.isfinite(parameters.flat).all()
+"""
+
+
+def test_pages_behind_and_before_the_data_are_not_touched(run_guarded):
+    run_guarded(GUARDED)

@@ -1,0 +1,299 @@
+"""Plain SGD sample by sample: the sequential formula, update for update; zeros left out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmlp import SGD
+from fastmlp.activations import ACTIVATIONS
+from fastmlp.backends import load_compiled
+from fastmlp.losses import LOSSES
+
+from .conftest import (
+    TOLERANCE,
+    Frame,
+    Run,
+    framed,
+    make_data,
+    make_network,
+    padding_of,
+    seeds,
+    sizes,
+)
+
+per_sample = pytest.importorskip("fastmlp._core.per_sample")
+minibatch = pytest.importorskip("fastmlp._core.minibatch")
+
+HIDDEN = [name for name, record in ACTIVATIONS.items() if record.differentiable]
+PAIRS = [
+    (loss, output)
+    for loss, record in LOSSES.items()
+    for output in HIDDEN
+    if ACTIVATIONS[output].probabilities or not record.probabilities
+]
+
+
+def core_of(network, data):
+    """A copy of the parameters, and the core's trainer that changes it."""
+    run = Run(load_compiled(), network, SGD(), data, [])
+    assert isinstance(run.trainer.core, per_sample.PerSampleTrainer)
+    return run.parameters, run.trainer.core
+
+
+def sequential(network, data, order, rates):
+    """The formula in float64, one sample after the other; yields loss, hit, [(W, b), ...]."""
+    architecture, parameters = network
+    pairs = [[p.astype(float) for p in pair] for pair in parameters.pairs()]
+    records = [layer.activation for layer in architecture.layers]
+    loss, n_outputs = architecture.loss, architecture.n_outputs
+    fused = loss.fuses(records[-1])
+    for sample, lr in zip(order, rates, strict=True):
+        x = data.X[sample : sample + 1]
+        x = x / 255 if x.dtype == np.uint8 else x.astype(float)
+        y = np.eye(n_outputs)[data.Y[sample]] if data.Y.ndim == 1 else data.Y[sample].astype(float)
+        y, A, Z = y[None], [x], []
+        for record, (W, b) in zip(records, pairs, strict=True):
+            Z.append(A[-1] @ W + b)
+            A.append(record.forward(Z[-1]))
+        weight = 1.0 if data.weight is None else data.weight[sample]
+        value = loss.value_from_z(Z[-1], y) if fused else loss.value(A[-1], y)
+        hit = bool(loss.correct(A[-1], y)[0]) if loss.correct else False
+        if fused:
+            d = (A[-1] - y) / (1 if loss.labels else n_outputs)
+        else:
+            d = records[-1].backward(loss.gradient(A[-1], y), Z[-1], A[-1])
+        d = d * (weight > 0)
+        for i in reversed(range(len(pairs))):
+            W, b = pairs[i]
+            step = lr * A[i].T @ d, lr * d[0]
+            if i:
+                d = records[i - 1].backward(d @ W.T, Z[i - 1], A[i])
+            W -= step[0]
+            b -= step[1]
+        yield weight * value[0], hit, pairs
+
+
+def check_parameters(parameters, pairs):
+    tolerance = TOLERANCE[parameters.dtype.name]
+    for ours, exact in zip(parameters.pairs(), pairs, strict=True):
+        for view, values in zip(ours, exact, strict=True):
+            assert np.abs(view - values).max() <= tolerance * (1 + np.abs(values).max())
+
+
+@st.composite
+def problems(draw):
+    """Everything about a fit but the dtype."""
+    n_layers = draw(st.integers(1, 4))
+    loss, output = draw(st.sampled_from(PAIRS))
+    n_units = draw(st.lists(st.integers(1, 40), min_size=n_layers, max_size=n_layers))
+    if output == "softmax":
+        n_units[-1] += 1  # one unit is 1, where 1 - a and the floor of the dtype are the loss
+    hidden = st.lists(st.sampled_from(HIDDEN), min_size=n_layers - 1, max_size=n_layers - 1)
+    return {
+        "network": ([draw(sizes), *n_units], [*draw(hidden), output], loss),
+        "pixels": draw(st.booleans()),
+        "weighted": draw(st.booleans()),
+        "labels": draw(st.booleans()) and loss == "cross_entropy",
+        "zeros": draw(st.sampled_from([0.0, 0.5, 0.8, 1.0])),
+        "seed": draw(seeds),
+    }
+
+
+@given(problems())
+@settings(max_examples=40)
+def test_an_epoch_is_the_sequential_formula(isa, dtype, problem):
+    rng = np.random.default_rng(problem["seed"])
+    network = make_network(*problem.pop("network"), dtype, problem["seed"])
+    data = make_data(network[0], 12, 1, **problem)
+    order, rates = framed(rng.integers(0, 12, 20)), framed(rng.uniform(0.0005, 0.005, 20))
+    inputs = [array for array in (data.X, data.Y, data.weight, order) if array is not None]
+    before = [array.tobytes() for array in inputs]
+    parameters, core = core_of(network, data)
+    loss, weight, correct = core.epoch(order, rates)
+    assert [array.tobytes() for array in inputs] == before
+    steps = list(sequential(network, data, order, rates))
+    check_parameters(parameters, steps[-1][2])
+    assert not padding_of(parameters).any()
+    exact_loss = sum(step[0] for step in steps)
+    assert abs(loss - exact_loss) <= 20 * TOLERANCE[dtype] * (1 + abs(exact_loss))
+    assert weight == (20 if data.weight is None else data.weight[order].sum())
+    assert correct == sum(step[1] for step in steps)
+    assert core.steps == 20
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+@pytest.mark.parametrize("widths", [[50, 32, 32, 10], [17, 9, 3], [70, 33, 1], [3, 5]])
+def test_update_for_update(isa, dtype, widths, pixels):
+    """After each sample it is the formula's; and the same bits as in one epoch.
+
+    An epoch begins with fresh transposed copies of the weights, so within one they were kept right.
+    """
+    activations = [*["sigmoid"] * (len(widths) - 2), "sigmoid"]
+    network = make_network(widths, activations, "binary_cross_entropy", dtype)
+    data = make_data(network[0], 25, 1, pixels=pixels, zeros=0.6)
+    order, rates = np.random.default_rng(0).permutation(25), np.linspace(0.5, 0.1, 25)
+    parameters, core = core_of(network, data)
+    for i, (_, _, pairs) in enumerate(sequential(network, data, order, rates)):
+        core.epoch(order[i : i + 1], rates[i : i + 1])
+        check_parameters(parameters, pairs)
+    for division in ([25], [13, 12], [1, 24]):
+        others, core = core_of(network, data)
+        for part in np.split(np.arange(25), np.cumsum(division)[:-1]):
+            core.epoch(order[part], rates[part])
+        assert np.array_equal(others.flat, parameters.flat), division
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+@given(sizes, sizes, st.sampled_from([0.1, 0.5, 0.9]), seeds)
+@settings(max_examples=20)
+def test_features_that_are_0_are_left_out(isa, dtype, pixels, n_inputs, n_units, zeros, seed):
+    """The bits of the network without them; their weights are neither read nor written."""
+    widths, activations = [n_inputs, n_units, 3], ["tanh", "softmax"]
+    network = make_network(widths, activations, "cross_entropy", dtype, seed)
+    data = make_data(network[0], 9, 1, seed, pixels=pixels, labels=True)
+    absent = np.random.default_rng(seed).random(n_inputs) < zeros
+    absent[0] = n_inputs == 1 and absent[0]
+    data.X[:, absent] = 0
+    (W, _), _ = network[1].pairs()
+    W[absent] = np.nan
+    parameters, core = core_of(network, data)
+    order, rates = np.arange(9), np.full(9, 0.1)
+    results = core.epoch(order, rates)
+    ours = [view.copy() for view in parameters.views]
+    assert np.isnan(ours[0][absent]).all()
+    assert np.isfinite(ours[0][~absent]).all()
+    if absent.all():
+        return
+    widths[0] = int((~absent).sum())
+    small = make_network(widths, activations, "cross_entropy", dtype)
+    for view, values in zip(small[1].views, network[1].views, strict=True):
+        view[...] = values[~absent] if values is W else values
+    small_data = dataclasses.replace(data, X=np.ascontiguousarray(data.X[:, ~absent]))
+    others, small_core = core_of(small, small_data)
+    assert small_core.epoch(order, rates) == results
+    assert np.array_equal(others.views[0], ours[0][~absent])
+    for other, our in zip(others.views[1:], ours[1:], strict=True):
+        assert np.array_equal(other, our)
+
+
+def test_minus_zero_is_zero(isa, dtype):
+    network = make_network([40, 7, 3], ["tanh", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 9, 1, labels=True, zeros=0.5)
+    minus = dataclasses.replace(data, X=np.where(data.X == 0, -data.X, data.X))
+    assert np.signbit(minus.X).sum() > np.signbit(data.X).sum()
+    flats = []
+    for samples in (data, minus):
+        parameters, core = core_of(network, samples)
+        core.epoch(np.arange(9), np.full(9, 0.1))
+        flats.append(parameters.flat)
+    assert np.array_equal(*flats)
+
+
+@pytest.mark.parametrize("n_inputs", [1, 15, 16, 17, 50])
+def test_pixels_are_their_255th_parts(isa, dtype, n_inputs):
+    network = make_network([n_inputs, 7, 3], ["tanh", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 9, 1, labels=True, pixels=True, zeros=0.5)
+    scaled = dataclasses.replace(data, X=data.X * np.dtype(dtype).type(1 / 255))
+    flats = []
+    for samples in (data, scaled):
+        parameters, core = core_of(network, samples)
+        core.epoch(np.arange(9), np.full(9, 0.1))
+        flats.append(parameters.flat)
+    assert np.array_equal(*flats)
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+def test_bits_do_not_depend_on_alignment(isa, dtype, pixels):
+    network = make_network([45, 7, 3], ["tanh", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 5, 1, pixels=pixels, zeros=0.5)
+    flats = []
+    for offset in range(0, 64, data.X.itemsize):
+        X = Frame(data.X.shape, data.X.dtype, pad=1, offset=offset)
+        X.array[...] = data.X
+        Y = framed(data.Y, pad=1, offset=offset // data.Y.itemsize * data.Y.itemsize)
+        parameters, core = core_of(network, dataclasses.replace(data, X=X.array, Y=Y))
+        core.epoch(np.arange(5), np.full(5, 0.1))
+        assert X.intact
+        flats.append(parameters.flat)
+    for flat in flats[1:]:
+        assert np.array_equal(flat, flats[0])
+
+
+def test_weights_only_switch_samples_off(isa, dtype):
+    """A batch of one is its own weighted mean."""
+    network = make_network([9, 7, 3], ["relu", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 30, 1, labels=True, weighted=True)
+    parameters, core = core_of(network, data)
+    _, total, _ = core.epoch(np.arange(30), np.full(30, 0.1))
+    assert total == data.weight.sum()
+    present = np.flatnonzero(data.weight)
+    assert 0 < len(present) < 30
+    others, core = core_of(network, dataclasses.replace(data, weight=None))
+    core.epoch(present, np.full(len(present), 0.1))
+    assert np.array_equal(parameters.flat, others.flat)
+
+
+@pytest.mark.parametrize("bad", [0, 7, 29])
+def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad):
+    network = make_network([9, 7, 3], ["relu", "identity"], "mse", dtype)
+    data = make_data(network[0], 30, 1)
+    data.Y[bad] = np.inf
+    _, core = core_of(network, data)
+    loss, _, _ = core.epoch(np.arange(30), np.full(30, 0.1))
+    assert not np.isfinite(loss)
+    assert core.steps == bad + 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch_size", "core"),
+    [
+        (SGD(), 1, "PerSampleTrainer"),
+        (SGD(), 2, "MinibatchTrainer"),
+        (SGD(momentum=0.5), 1, "MinibatchTrainer"),
+        (SGD(weight_decay=0.1), 1, "MinibatchTrainer"),
+    ],
+)
+def test_only_plain_sgd_with_batches_of_one_is_per_sample(optimizer, batch_size, core):
+    network = make_network([3, 2], ["identity"], "mse", "float32")
+    run = Run(load_compiled(), network, optimizer, make_data(network[0], 8, batch_size), [])
+    assert type(run.trainer.core).__name__ == core
+
+
+def test_rates_of_another_number_of_samples_are_refused():
+    network = make_network([3, 2], ["identity"], "mse", "float32")
+    _, core = core_of(network, make_data(network[0], 8, 1))
+    with pytest.raises(ValueError, match="rates: expected 8 learning rates"):
+        core.epoch(np.arange(8), np.ones(7))
+
+
+GUARDED = """
+from fastmlp import SGD, Dense
+from fastmlp.architecture import Architecture
+from fastmlp.backends import load_compiled
+from fastmlp.backends.base import TrainingData
+from fastmlp.optimizers import OptimizerState
+
+rng = np.random.default_rng(0)
+axes = (1, 7, 15, 16, 17, 33), (1, 2, 10, 17), (True, False), (True, False)
+for dtype, at_end, n_in, n_out, pixels, of_labels in cases(*axes):
+    layers = [Dense(n_out, "relu"), Dense(n_out, "softmax")]
+    architecture = Architecture.checked(n_in, layers, "cross_entropy", dtype)
+    parameters = architecture.new_parameters()
+    X = rng.integers(0, 3, (5, n_in)).astype(np.uint8 if pixels else dtype)
+    Y = np.full(5, n_out - 1) if of_labels else np.full((5, n_out), 1 / n_out, dtype)
+    X, Y, weight, order = (guarded(a, at_end=at_end) for a in (X, Y, np.ones(5), np.arange(5)))
+    state = OptimizerState(SGD(), parameters)
+    data = TrainingData(X, Y, weight, 1)
+    core = load_compiled().trainer(architecture, parameters, state, data).core
+    core.epoch(order, guarded(np.ones(5), at_end=at_end))
+    assert np.isfinite(parameters.flat).all()
+"""
+
+
+def test_pages_behind_and_before_the_data_are_not_touched(run_guarded):
+    run_guarded(GUARDED)

@@ -1,0 +1,225 @@
+"""Gradients of whole networks: against central differences, and against automatic differentiation.
+
+The forward formulas below are written again with HIPS autograd (https://github.com/HIPS/autograd),
+which derives the gradient from them on its own.
+"""
+
+from __future__ import annotations
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from autograd import grad
+from autograd.scipy.special import erfc, logsumexp
+
+from fastmlp import Activation, Dense, Loss, Network, check_gradient
+from fastmlp.activations import ACTIVATIONS
+from fastmlp.losses import LOSSES
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _sigmoid(z):
+    return 0.5 * (1 + anp.tanh(z / 2))
+
+
+def _elu(z, alpha):
+    return anp.where(z > 0, z, alpha * (anp.exp(anp.where(z > 0, 0, z)) - 1))
+
+
+FORWARD = {
+    "identity": lambda z: z,
+    "relu": lambda z: anp.where(z > 0, z, 0),
+    "leaky_relu": lambda z: anp.where(z > 0, z, z / 100),
+    "elu": lambda z: _elu(z, 1),
+    "selu": lambda z: SELU_SCALE * _elu(z, SELU_ALPHA),
+    "sigmoid": _sigmoid,
+    "tanh": anp.tanh,
+    "softplus": lambda z: anp.log(1 + anp.exp(z)),
+    "gelu": lambda z: z * erfc(-z / 2**0.5) / 2,
+    "silu": lambda z: z * _sigmoid(z),
+    "softmax": lambda z: anp.exp(z - logsumexp(z, axis=1, keepdims=True)),
+}
+
+VALUE = {
+    "cross_entropy": lambda a, y: -anp.sum(y * anp.log(a), axis=1),
+    "binary_cross_entropy": lambda a, y: (
+        -anp.mean(y * anp.log(a) + (1 - y) * anp.log(1 - a), axis=1)
+    ),
+    "mse": lambda a, y: anp.mean((a - y) ** 2, axis=1),
+    "mae": lambda a, y: anp.mean(anp.abs(a - y), axis=1),
+    "huber": lambda a, y: anp.mean(
+        anp.where(anp.abs(a - y) < 1, (a - y) ** 2 / 2, anp.abs(a - y) - 0.5), axis=1
+    ),
+}
+
+# Hidden activation, loss, output activation: every activation before every loss, in either place.
+USUAL_OUTPUT = {
+    "cross_entropy": "softmax",
+    "binary_cross_entropy": "sigmoid",
+    "mse": "identity",
+    "mae": "identity",
+    "huber": "identity",
+}
+HIDDEN = [(hidden, loss, USUAL_OUTPUT[loss]) for hidden in FORWARD for loss in VALUE]
+OUTPUT = [
+    ("tanh", loss, output)
+    for output in FORWARD
+    for loss in VALUE
+    if not LOSSES[loss].probabilities or ACTIVATIONS[output].probabilities
+]
+every_activation_and_loss = pytest.mark.parametrize(
+    ("hidden", "loss", "output"), list(dict.fromkeys([*HIDDEN, *OUTPUT]))
+)
+DEPTHS = [(4, 3), (1, 1), (4, 1, 3), (4, 1, 1), (4, 6, 5, 4, 3), (4, *[6] * 10, 3)]
+every_depth = pytest.mark.parametrize(
+    "widths", DEPTHS, ids=lambda widths: "-".join(map(str, widths))
+)
+
+
+def autograd_gradient(net, X, Y, weight):
+    """Gradients of the weighted mean loss, in float64; `Y` are rows."""
+    architecture = net.architecture
+    names = [layer.activation.name for layer in architecture.layers]
+    weight = np.ones(len(X)) if weight is None else np.asarray(weight, np.float64)
+
+    def cost(parameters):
+        A = np.asarray(X, np.float64)
+        for (W, b), name in zip(parameters, names, strict=True):
+            A = FORWARD[name](anp.dot(A, W) + b)
+        return anp.sum(weight * VALUE[architecture.loss.name](A, Y)) / weight.sum()
+
+    return grad(cost)([(W.astype(np.float64), b.astype(np.float64)) for W, b in net.parameters])
+
+
+def relative_difference(actual, expected):
+    """As of `check_gradient`: the worst array's largest difference over its largest sum."""
+    worst = 0.0
+    for a, e in zip(
+        (array for pair in actual for array in pair),
+        (array for pair in expected for array in pair),
+        strict=True,
+    ):
+        assert a.shape == e.shape
+        largest = (np.abs(a) + np.abs(e)).max()
+        worst = max(worst, np.abs(a - e).max() / largest if largest > 0 else 0.0)
+    return worst
+
+
+def problem(net, n=6):
+    """Inputs, targets as rows, and biases that are not all zero."""
+    rng = np.random.default_rng(5)
+    for _, b in net.parameters:
+        b[...] = rng.normal(0, 0.3, b.shape)
+    X = rng.standard_normal((n, net.architecture.n_inputs))
+    shape = (n, net.architecture.n_outputs)
+    if net.architecture.loss.labels:
+        Y = np.eye(shape[1])[rng.integers(0, shape[1], n)]
+    elif net.architecture.loss.probabilities:
+        Y = rng.integers(0, 2, shape).astype(float)
+    else:
+        Y = rng.normal(0, 1.5, shape)
+    return X, Y
+
+
+@every_activation_and_loss
+def test_central_differences(backend, make_network, hidden, loss, output):
+    net = make_network(backend, widths=(4, 5, 3), hidden=hidden, output=output, loss=loss)
+    assert check_gradient(net, *problem(net)) < 1e-6
+
+
+@every_activation_and_loss
+def test_autograd(backend, make_network, hidden, loss, output):
+    net = make_network(backend, widths=(4, 5, 6, 3), hidden=hidden, output=output, loss=loss)
+    X, Y = problem(net, 21)
+    weight = np.random.default_rng(6).uniform(0, 2, 21)
+    for sample_weight in (None, weight):
+        actual = net.compute_gradient(X, Y, sample_weight)
+        assert relative_difference(actual, autograd_gradient(net, X, Y, sample_weight)) < 1e-10
+
+
+def test_every_built_in_part_is_tested():
+    assert set(FORWARD) == set(ACTIVATIONS) - {"step"}
+    assert set(VALUE) == set(LOSSES)
+
+
+@every_depth
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "mse"])
+def test_depths_and_single_units(backend, make_network, widths, loss):
+    net = make_network(backend, widths=widths, hidden="tanh", output=USUAL_OUTPUT[loss], loss=loss)
+    X, Y = problem(net, 9)
+    assert check_gradient(net, X, Y) < 1e-6
+    assert (
+        relative_difference(net.compute_gradient(X, Y), autograd_gradient(net, X, Y, None)) < 1e-10
+    )
+
+
+def test_layers_of_different_activations(backend):
+    names = ["gelu", "selu", "softmax", "relu", "softplus"]
+    layers = [*(Dense(4 + i, name) for i, name in enumerate(names)), Dense(3, "softmax")]
+    net = Network(4, layers, loss="mse", dtype="float64", seed=0, backend=backend)
+    X, Y = problem(net, 9)
+    assert check_gradient(net, X, Y) < 1e-6
+    assert (
+        relative_difference(net.compute_gradient(X, Y), autograd_gradient(net, X, Y, None)) < 1e-10
+    )
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_labels_and_probability_rows(backend, make_network, output):
+    net = make_network(backend, output=output)
+    rng = np.random.default_rng(7)
+    X, _ = problem(net, 11)
+    labels, weight = rng.integers(0, 3, 11), rng.uniform(0, 2, 11)
+    rows = rng.dirichlet([1, 1, 1], 11)
+    for Y, as_rows in [(labels, np.eye(3)[labels]), (rows, rows)]:
+        actual = net.compute_gradient(X, Y, weight)
+        assert relative_difference(actual, autograd_gradient(net, X, as_rows, weight)) < 1e-10
+        assert check_gradient(net, X, Y, weight) < 1e-6
+
+
+@pytest.mark.parametrize("loss", VALUE)
+@pytest.mark.parametrize("hidden", FORWARD)
+def test_float32(backend, make_network, hidden, loss):
+    net = make_network(backend, "float32", hidden=hidden, output=USUAL_OUTPUT[loss], loss=loss)
+    X, Y = problem(net, 21)
+    X, Y = X.astype(np.float32), Y.astype(np.float32)
+    actual = net.compute_gradient(X, Y)
+    assert all(array.dtype == np.float32 for pair in actual for array in pair)
+    assert relative_difference(actual, autograd_gradient(net, X, Y, None)) < 2e-5
+
+
+# --- check_gradient itself ------------------------------------------------------------------------
+
+
+def test_check_gradient_sees_a_wrong_activation(make_network):
+    wrong = Activation(np.tanh, lambda dA, Z, A: dA * (1 - A**2) * 1.001)
+    net = make_network("numpy", hidden=wrong)
+    assert check_gradient(net, *problem(net)) > 1e-4
+
+
+def test_check_gradient_sees_a_wrong_loss(make_network):
+    wrong = Loss(lambda A, Y: ((A - Y) ** 2).sum(axis=1), lambda A, Y: 2.001 * (A - Y))
+    net = make_network("numpy", output="identity", loss=wrong)
+    assert check_gradient(net, *problem(net)) > 1e-4
+
+
+def test_check_gradient_does_not_change_the_network(
+    backend, dtype, make_network, make_data, state_of
+):
+    net = make_network(backend, dtype)
+    net.fit(*make_data(net, 8), epochs=1)
+    before = state_of(net)
+    assert check_gradient(net, *make_data(net, 4)) < 1e-6
+    assert state_of(net) == before
+    assert net.architecture.dtype == dtype
+
+
+def test_compute_gradient_does_not_change_the_network(
+    backend, dtype, make_network, make_data, state_of
+):
+    net = make_network(backend, dtype)
+    before = state_of(net)
+    gradients = net.compute_gradient(*make_data(net, 4))
+    gradients[0][0][...] = 7
+    assert state_of(net) == before

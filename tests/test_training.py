@@ -1,0 +1,442 @@
+"""Whole fits: the backends against each other, threads, weights, divergence, interrupts, forks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from fastmlp import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Callback,
+    Dense,
+    DivergenceError,
+    Nadam,
+    Network,
+    RMSprop,
+    config,
+    set_num_threads,
+)
+from fastmlp.backends import load_compiled
+from fastmlp.backends.base import TrainingData
+from fastmlp.optimizers import OptimizerState
+
+needs_compiled = pytest.mark.skipif(load_compiled() is None, reason="needs the compiled core")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    return X / 16, y
+
+
+def tolerance(dtype):
+    return {"rtol": 1e-5, "atol": 2e-6} if dtype == "float32" else {"rtol": 1e-12, "atol": 1e-13}
+
+
+# --- Digits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "hidden", "batch_size"),
+    [
+        (SGD(0.01), "sigmoid", 1),
+        (SGD(0.01), "relu", 1),
+        (SGD(0.05), "tanh", 32),
+        (SGD(0.05, momentum=0.9), "relu", 32),
+        (SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-3), "sigmoid", 32),
+        (RMSprop(), "tanh", 64),
+        (Adagrad(), "leaky_relu", 64),
+        (Adam(), "relu", 64),
+        (Adam(), "gelu", 64),
+        (Adam(), "selu", 1),
+        (AdamW(), "silu", 64),
+        (Nadam(), "elu", 64),
+        (Nadam(), "softplus", 50),
+    ],
+    ids=str,
+)
+@needs_compiled
+def test_backends_agree_on_digits(dtype, digits, optimizer, hidden, batch_size):
+    nets, histories = [], []
+    for name in ("compiled", "numpy"):
+        net = Network(
+            64,
+            [Dense(32, hidden), Dense(16, hidden), Dense(10, "softmax")],
+            loss="cross_entropy",
+            dtype=dtype,
+            seed=0,
+            backend=name,
+        )
+        histories.append(net.fit(*digits, optimizer=optimizer, epochs=3, batch_size=batch_size))
+        nets.append(net)
+    bound = 1e-4 if dtype == "float32" else 1e-10
+    assert np.abs(nets[0].arena.flat - nets[1].arena.flat).max() < bound
+    np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=bound)
+    np.testing.assert_allclose(histories[0]["accuracy"], histories[1]["accuracy"], atol=2e-3)
+
+
+def test_digits_are_learnt(backend, dtype, digits):
+    X, y = digits
+    net = Network(
+        64,
+        [Dense(64, "relu"), Dense(10, "softmax")],
+        loss="cross_entropy",
+        dtype=dtype,
+        seed=0,
+        backend=backend,
+    )
+    net.fit(X[:1400], y[:1400], optimizer=Adam(0.003), epochs=15, batch_size=32)
+    assert net.evaluate(X[1400:], y[1400:])["accuracy"] > 0.9
+
+
+# --- The same bits --------------------------------------------------------------------------------
+
+
+FIT_AND_HASH = """
+import hashlib, sys
+import numpy as np
+from fastmlp import Adam, Dense, Network
+
+def fitted(backend, dtype):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((200, 64)), rng.integers(0, 10, 200)
+    net = Network(64, [Dense(128, "gelu"), Dense(10, "softmax")], loss="cross_entropy",
+                  dtype=dtype, seed=0, backend=backend)
+    net.fit(X, y, optimizer=Adam(), epochs=2, batch_size=32)
+    return hashlib.sha256(net.arena.flat.tobytes()).hexdigest()
+"""
+
+
+def test_runs_give_the_same_bits(backend, dtype, run_python):
+    code = FIT_AND_HASH + "print(fitted(*sys.argv[1:]))"
+    first, second = (run_python(code, backend, dtype) for _ in range(2))
+    assert first == second
+    namespace = {}
+    exec(FIT_AND_HASH, namespace)
+    assert namespace["fitted"](backend, dtype) == namespace["fitted"](backend, dtype)
+
+
+@pytest.fixture
+def _eight_cpus(monkeypatch):
+    """As on a larger machine; afterwards as before."""
+    monkeypatch.setattr(config, "available_cpus", lambda: 8)
+    yield
+    set_num_threads(None)
+
+
+def large_problem():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 784)).astype(np.float32) * (rng.random((300, 784)) < 0.4)
+    net = Network(
+        784,
+        [Dense(256, "relu"), Dense(128, "relu"), Dense(10, "softmax")],
+        loss="cross_entropy",
+        dtype="float32",
+        seed=0,
+        backend="compiled",
+    )
+    return net, X, rng.integers(0, 10, 300)
+
+
+@needs_compiled
+@pytest.mark.usefixtures("_eight_cpus")
+def test_threads_do_not_change_the_bits():
+    """Minibatches with a ragged last one, on a network and batch that split across the threads."""
+    if not load_compiled().describe()["openmp"]:
+        pytest.skip("needs a build with OpenMP")
+    outcomes = []
+    for n_threads in (1, 2, 3, 8):
+        set_num_threads(n_threads)
+        net, X, y = large_problem()
+        state = OptimizerState(Adam(), net.arena)
+        data = TrainingData(X, y, None, 64)
+        trainer = net.backend.trainer(net.architecture, net.arena, state, data)
+        result = trainer.epoch(np.random.default_rng(1).permutation(300), np.full(5, 1e-3))
+        assert trainer.n_threads == n_threads
+        history = net.fit(X, y, optimizer=Adam(), epochs=2, batch_size=64)
+        gradients = net.compute_gradient(X, y)
+        outcomes.append(
+            (
+                result,
+                net.arena.flat.tobytes(),
+                history["loss"],
+                net.predict(X).tobytes(),
+                [array.tobytes() for pair in gradients for array in pair],
+            )
+        )
+    assert np.isfinite(history["loss"]).all()
+    assert all(outcome == outcomes[0] for outcome in outcomes[1:])
+
+
+def test_two_python_threads_train_two_networks(backend, dtype, make_network, make_data):
+    def train(seed, outcomes, barrier=None):
+        net = make_network(backend, dtype, widths=(50, 200, 100, 10), hidden="relu", seed=seed)
+        X, y = make_data(net, 300, seed)
+        if barrier is not None:
+            barrier.wait()
+        net.fit(X, y, optimizer=Adam(), epochs=4, batch_size=50)
+        outcomes[seed] = net.arena.flat.tobytes(), net.predict(X).tobytes()
+
+    serial, concurrent = {}, {}
+    for seed in (1, 2):
+        train(seed, serial)
+    barrier = threading.Barrier(2)
+    threads = [threading.Thread(target=train, args=(seed, concurrent, barrier)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert concurrent == serial
+    assert serial[1] != serial[2]
+
+
+# --- Weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_weights_are_repetitions(backend, dtype, make_network, make_data, loss):
+    """For a full batch; with weights of 0 too."""
+    output = "softmax" if loss == "cross_entropy" else "identity"
+    weighted, repeated = (make_network(backend, dtype, output=output, loss=loss) for _ in range(2))
+    X, y = make_data(weighted, 12)
+    times = np.array([1, 2, 3, 0, 1, 5, 0, 1, 2, 2, 1, 1])
+    X2, y2 = np.repeat(X, times, axis=0), np.repeat(y, times, axis=0)
+    assert weighted.cost(X, y, times) == pytest.approx(repeated.cost(X2, y2), rel=1e-5)
+    options = {"optimizer": Adam(0.01), "epochs": 3, "shuffle": False}
+    with_weights = weighted.fit(X, y, sample_weight=times, batch_size=12, **options)
+    with_copies = repeated.fit(X2, y2, batch_size=len(X2), **options)
+    np.testing.assert_allclose(weighted.arena.flat, repeated.arena.flat, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(with_weights["loss"], with_copies["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), Adam(0.01)], ids=str)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_equal_weights_are_none(backend, dtype, make_network, make_data, optimizer, batch_size):
+    plain, weighted = make_network(backend, dtype), make_network(backend, dtype)
+    X, y = make_data(plain, 10)
+    options = {"optimizer": optimizer, "epochs": 2, "batch_size": batch_size}
+    losses = plain.fit(X, y, **options)["loss"]
+    assert weighted.fit(X, y, sample_weight=np.full(10, 4.0), **options)["loss"] == pytest.approx(
+        losses, rel=1e-6
+    )
+    np.testing.assert_allclose(weighted.arena.flat, plain.arena.flat, **tolerance(dtype))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_batches_of_weight_zero_do_nothing(backend, dtype, make_network, make_data, batch_size):
+    weighted, shorter = make_network(backend, dtype), make_network(backend, dtype)
+    X, y = make_data(weighted, 12)
+    weight = np.array([0.0] * 4 + [1.0] * 4 + [0.0] * 4)
+    options = {"optimizer": SGD(0.1), "epochs": 2, "batch_size": batch_size, "shuffle": False}
+    history = weighted.fit(X, y, sample_weight=weight, **options)
+    expected = shorter.fit(X[4:8], y[4:8], **options)
+    np.testing.assert_allclose(weighted.arena.flat, shorter.arena.flat, **tolerance(dtype))
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+
+
+# --- Divergence -----------------------------------------------------------------------------------
+
+
+class Snapshots(Callback):
+    """The network's state at the beginning and after each epoch."""
+
+    def __init__(self, state_of):
+        self.state_of = state_of
+        self.states = []
+
+    def on_fit_begin(self, network, **_):
+        self.states.append(self.state_of(network))
+
+    def on_epoch_end(self, network, record):
+        self.states.append(self.state_of(network))
+
+
+@pytest.mark.parametrize("weight", [None, "with zeros"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("kind", [SGD, Adam])
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_divergence(
+    backend, dtype, make_network, make_data, state_of, loss, kind, batch_size, weight
+):
+    """Two good epochs; in the third the rate is 1e6 or, where that does no harm, infinite."""
+    if loss == "mse":
+        net = make_network(
+            backend, dtype, widths=(6, 5, 2), hidden="relu", output="identity", loss=loss
+        )
+    else:
+        net = make_network(backend, dtype, widths=(6, 5, 3), hidden="relu")
+    X, y = make_data(net, 120)
+    n_steps = 120 // batch_size
+    rate = 1e6 if loss == "mse" and kind is SGD else np.inf
+    optimizer = kind(lambda step: 1e-3 if step < 2 * n_steps else rate)
+    snapshots = Snapshots(state_of)
+    with pytest.raises(DivergenceError) as caught:
+        net.fit(
+            X,
+            y,
+            optimizer=optimizer,
+            epochs=9,
+            batch_size=batch_size,
+            sample_weight=None if weight is None else np.arange(120) % 3,
+            callbacks=[snapshots],
+        )
+    shown = "1e+06" if rate == 1e6 else "inf"
+    assert f"in epoch 3 at learning rate {shown}: " in str(caught.value)
+    assert isinstance(caught.value, FloatingPointError)
+    assert len(snapshots.states) == 3
+    assert state_of(net) == snapshots.states[-1]
+    history = net.fit(X, y, optimizer=kind(1e-3), epochs=1, batch_size=batch_size)
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_divergence_in_the_first_epoch(backend, dtype, make_network, make_data):
+    net = make_network(backend, dtype, widths=(6, 2), output="identity", loss="mse")
+    X, y = make_data(net, 300)
+    before = net.arena.flat.tobytes()
+    with pytest.raises(DivergenceError, match=r"in epoch 1 at learning rate 1e\+06"):
+        net.fit(X, y, optimizer=SGD(1e6), epochs=3, batch_size=2)
+    assert net.arena.flat.tobytes() == before
+
+
+def test_parameters_that_overflow_in_the_last_step(backend, make_network, make_data):
+    """The loss of that step was still finite."""
+    net = make_network(backend, "float32", widths=(6, 2), output="identity", loss="mse")
+    X, y = make_data(net, 4)
+    before = net.arena.flat.tobytes()
+    with pytest.raises(DivergenceError, match="in epoch 1"):
+        net.fit(X, y, optimizer=SGD(1e39), epochs=1, batch_size=4)
+    assert net.arena.flat.tobytes() == before
+
+
+# --- Interrupts -----------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import signal, sys
+import numpy as np
+from fastmlp import Adam, SGD, Callback, Dense, Network
+
+backend, batch_size, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+optimizer = SGD(1e-4) if batch_size == 1 else Adam(1e-4)
+rng = np.random.default_rng(0)
+X = rng.integers(0, 256, (n, 784)).astype(np.uint8)
+y = rng.integers(0, 10, n)
+
+class Ready(Callback):
+    def on_epoch_end(self, network, record):
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if record["epoch"] == 1:
+            print("ready", flush=True)
+
+def new_network():
+    return Network(784, [Dense(300, "relu"), Dense(10, "softmax")], loss="cross_entropy", seed=0,
+                   backend=backend)
+
+def fit(net, X, y, epochs, callbacks=()):
+    net.fit(X, y, optimizer=optimizer, epochs=epochs, batch_size=batch_size, shuffle=False,
+            callbacks=callbacks)
+
+net = new_network()
+try:
+    fit(net, X, y, 10**6, [Ready()])
+except KeyboardInterrupt:
+    step = net.optimizer_state.step
+    parameters = net.arena.flat.copy()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert np.isfinite(parameters).all()
+    assert np.isfinite(net.predict(X[:10])).all()
+    fit(net, X[:256], y[:256], 1)
+    assert np.isfinite(net.cost(X[:256], y[:256]))
+
+    twin = new_network()
+    epochs, steps = divmod(step, -(-n // batch_size))
+    fit(twin, X, y, epochs)
+    if steps:
+        fit(twin, X[: steps * batch_size], y[: steps * batch_size], 1)
+    assert twin.arena.flat.tobytes() == parameters.tobytes()
+    print(step)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_interrupt(backend, start_python, batch_size):
+    """The fit would take days; the interrupt ends it, and the network can be used and trained.
+
+    It is exactly what the finished steps made, bit for bit.
+    """
+    n = 10000 if backend == "compiled" else 1000
+    with start_python(INTERRUPTED, backend, batch_size, n) as child:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        out, error = child.communicate(timeout=60)
+    assert child.returncode == 0, error
+    assert int(out) >= n // batch_size
+
+
+# --- Forks ----------------------------------------------------------------------------------------
+
+FORKS = """
+import hashlib, json, multiprocessing, os, sys
+import numpy as np
+from fastmlp import Adam, Dense, Network
+
+def fitted(backend):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((300, 784)), rng.integers(0, 10, 300)
+    net = Network(784, [Dense(256, "relu"), Dense(128, "relu"), Dense(10, "softmax")],
+                  loss="cross_entropy", seed=0, backend=backend)
+    net.fit(X, y, optimizer=Adam(), epochs=1, batch_size=64)
+    net.predict(X)
+    return hashlib.sha256(net.arena.flat.tobytes()).hexdigest()
+
+def forked(function, *arguments):
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, json.dumps(function(*arguments)).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        answer = json.load(pipe)
+    assert os.waitpid(pid, 0)[1] == 0
+    return answer
+
+def fitted_and_forked(backend):
+    return [fitted(backend), forked(fitted, backend)]
+
+def put(queue, backend):
+    queue.put(fitted(backend))
+
+backend = sys.argv[1]
+hashes = [fitted(backend), *forked(fitted_and_forked, backend), fitted(backend)]
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+children = [context.Process(target=put, args=(queue, backend)) for _ in range(2)]
+for child in children:
+    child.start()
+hashes += [queue.get() for _ in children]
+for child in children:
+    child.join()
+    assert child.exitcode == 0
+print(json.dumps([*hashes, fitted(backend)]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_children_fit_too(backend, run_python):
+    """After a fit with threads: a child, its own child, two processes at once, the parent again."""
+    hashes = json.loads(run_python(FORKS, backend))
+    assert len(hashes) == 7
+    assert len(set(hashes)) == 1
+    assert len(hashes[0]) == len(hashlib.sha256().hexdigest())
