@@ -19,8 +19,9 @@ CORE = Path("fastmlp/_core")
 HEADERS = [str(path) for path in sorted([*Path("csrc").glob("*.h"), *CORE.glob("*.h")])]
 PXDS = [str(path) for path in sorted(CORE.glob("*.pxd"))]
 
-# Never -march=native: a wheel has to run elsewhere. Never -ffast-math: it switches denormals off for
-# the whole process. No contraction: a multiply-add is fused where the source says so, and only there.
+# Never -march=native: a wheel has to run elsewhere. Never -ffast-math: it switches denormals off
+# for the whole process. No contraction: a multiply-add is fused where the source says so, and only
+# there.
 KERNEL_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 # The modules only hand arrays and threads to the kernels.
 MODULE_FLAGS = ["-O2", "-std=gnu11"]
@@ -78,12 +79,13 @@ class BuildCore(build_ext):
         except (BaseError, CCompilerError) as error:
             raise SystemExit(
                 f"\nfastmlp: the compiled core could not be built: {error}\n"
-                "It needs GCC or Clang and Python's headers. To install without it, running on NumPy "
-                "(many times slower), set FASTMLP_PURE=1:\n\n    FASTMLP_PURE=1 pip install .\n"
+                "It needs GCC or Clang and Python's headers. To install without it, running on "
+                "NumPy (many times slower), set FASTMLP_PURE=1:\n\n"
+                "    FASTMLP_PURE=1 pip install .\n"
             ) from error
 
     def run_cython(self):
-        """Translate the modules into the build's own folder, so that no C lies beside the sources."""
+        """Translate the modules into the build's folder, so that no C lies beside the sources."""
         from Cython.Build import cythonize
 
         modules = cythonize(
@@ -97,10 +99,12 @@ class BuildCore(build_ext):
             extension.sources = sources[extension.name]
 
     def compile_csrc(self):
-        # The compiler command carries the flags Python was built with; NDEBUG and -O there are harmless.
+        # The compiler command has Python's own flags too; NDEBUG and -O there are harmless.
         flags = {"dispatch": []} | {f"isa_{isa}": flags for isa, flags in ISA_FLAGS.items()}
         with ThreadPoolExecutor(self.parallel) as pool:
-            return [name for names in pool.map(self.compile_c, flags, flags.values()) for name in names]
+            return [
+                name for names in pool.map(self.compile_c, flags, flags.values()) for name in names
+            ]
 
     def compile_c(self, stem, flags):
         return self.compiler.compile(

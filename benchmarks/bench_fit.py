@@ -10,10 +10,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # where fastmlp is built in place, not installed
 
-from rich.console import Console
-
 from fastmlp.bench.measuring import run
 from fastmlp.bench.table import table
+from fastmlp.bench.terminal import status_line, wide_console
 
 FLOORS = {"per-sample": 60.0, "minibatch": 1.5}
 """Ratios to PyTorch, eager with a fused optimizer, below which something is broken."""
@@ -21,12 +20,9 @@ FLOORS = {"per-sample": 60.0, "minibatch": 1.5}
 
 def main() -> int:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    console = Console(highlight=False)
-    console.width = max(console.width, 100)
-    with Console(stderr=True).status("") as status:
-        result = run(
-            list(FLOORS), ["fastmlp", "torch", "numpy"], repeats=repeats, say=status.update
-        )
+    console = wide_console()
+    with status_line() as say:
+        result = run(list(FLOORS), ["fastmlp", "torch", "numpy"], repeats=repeats, say=say)
     console.print(table(result))
     failed = 0
     for section in result.workloads:

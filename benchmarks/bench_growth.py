@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 sys.path.append(str(Path(__file__).parents[1]))  # where fastmlp is built in place, not installed
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from fastmlp import Adam, Dense, Network, get_num_threads
 from fastmlp.bench.problems import load_problem
+from fastmlp.bench.terminal import wide_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.console import Console
 
 ROWS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 UNITS = (256, 512, 1024, 2048)
@@ -85,7 +87,7 @@ def show(console: Console, title: str, size: str, cost: str, points: list[Point]
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    console = Console(highlight=False)
+    console = wide_console()
     threads = f"{get_num_threads()} threads"
     rows = list(over_rows(repeats))
     show(console, f"784-256-128-10 relu, Adam, batch 64, {threads}", "rows", "sample", rows)

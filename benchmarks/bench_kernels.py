@@ -10,14 +10,13 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # where fastmlp is built in place, not installed
 
-from rich.console import Console
-
 from fastmlp.bench.kernels import kernel_table, run_kernels
+from fastmlp.bench.terminal import wide_console
 
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    Console(highlight=False).print(kernel_table(run_kernels(repeats)))
+    wide_console().print(kernel_table(run_kernels(repeats)))
 
 
 if __name__ == "__main__":

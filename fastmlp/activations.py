@@ -1,11 +1,11 @@
 """Activation functions: one record each.
 
 A record holds the formula, its derivative, and what goes with them (weights to start from, the code
-under which the compiled core knows it). Adding one here and in ``csrc/activations.inl.h`` is all that
-a new activation takes.
+under which the compiled core knows it). Adding one here and in ``csrc/activations.inl.h`` is all
+that a new activation takes.
 
-Shapes: ``Z`` (pre-activation), ``A`` (output) and ``dA`` (gradient of the loss with respect to ``A``)
-are all (n, n_units). ``forward(Z)`` gives ``A``; ``backward(dA, Z, A)`` gives ``dZ``.
+Shapes: ``Z`` (pre-activation), ``A`` (output) and ``dA`` (gradient of the loss with respect to
+``A``) are all (n, n_units). ``forward(Z)`` gives ``A``; ``backward(dA, Z, A)`` gives ``dZ``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _sigmoid(Z: Array) -> Array:
 
 
 def _softmax(Z: Array) -> Array:
-    """exp(Z) over its row sum; the row's maximum is taken off first, so that exp cannot overflow."""
+    """exp(Z) over its row sum; less the row's maximum, so that exp cannot overflow."""
     e = np.exp(Z - Z.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
 
@@ -214,7 +214,8 @@ _RECORDS = [
 ]
 
 ACTIVATIONS: dict[str, Activation] = {
-    record.name: Activation(**{**record.__dict__, "code": code}) for code, record in enumerate(_RECORDS)
+    record.name: Activation(**{**record.__dict__, "code": code})
+    for code, record in enumerate(_RECORDS)
 }
 
 

@@ -24,13 +24,15 @@ from typer.core import TyperGroup
 from fastmlp import datasets, runtime
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.config import set_num_threads
-from fastmlp.datasets import Dataset, read_table
+from fastmlp.datasets import Dataset
 from fastmlp.layers import Dense
 from fastmlp.network import Network
 from fastmlp.optimizers import SGD, Adagrad, Adam, AdamW, Nadam, Optimizer, RMSprop
+from fastmlp.scaling import Scaling
 from fastmlp.serialization import write_atomically
+from fastmlp.tables import load_table, read_table
 from fastmlp.training import DivergenceError
-from fastmlp.validation import check_inputs, scale_pixels
+from fastmlp.validation import check_inputs
 from fastmlp.version import __version__
 
 if TYPE_CHECKING:
@@ -223,78 +225,6 @@ def name_of(data: str) -> str | None:
 def load_named(name: str) -> Dataset:
     dataset: Dataset = getattr(datasets, f"load_{name}")()
     return dataset
-
-
-def load_table(
-    path: str, label: str | None, task: str | None, test_fraction: float, seed: int
-) -> Dataset:
-    """A file's rows, some held out. Without `target_names` the labels are quantities."""
-    X, y, feature_names = read_table(path, label)
-    classes: list[Any] = []
-    if task == "classification" or (task is None and holds_classes(y)):
-        if y.ndim != 1:
-            raise ValueError(f"{path}: expected one label a row for classes, got {y.shape[1]}")
-        distinct, y = np.unique(y, return_inverse=True)
-        classes = distinct.tolist()
-        if len(classes) < 2:
-            raise ValueError(f"{path}: expected at least 2 classes, every label is {classes[0]!r}")
-    elif y.dtype.kind == "U":
-        raise ValueError(f"{path}: expected numbers as labels for regression, got {y.item(0)!r}")
-    train, test = split(y, test_fraction, seed)
-    parts = X[train], y[train], X[test], y[test]
-    return Dataset(Path(path).name, *parts, feature_names, tuple(classes))
-
-
-def holds_classes(y: Array) -> bool:
-    """Text, and few different whole numbers, are classes; other numbers are quantities."""
-    if y.dtype.kind in "iu" and y.ndim == 1:
-        return len(np.unique(y)) <= min(30, len(y) // 2)
-    return y.dtype.kind in "bU"
-
-
-def split(y: Array, test_fraction: float, seed: int) -> tuple[Array, Array]:
-    """Rows of the training and the test part; both have the labels in the same proportions."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    by_label = order[np.argsort(y[order], kind="stable")] if y.ndim == 1 else order
-    # Held out is a row where the count passes a whole number: every fifth for a fraction of 0.2.
-    count = np.floor(np.arange(len(y) + 1) * test_fraction)
-    held_out = np.isin(order, by_label[np.diff(count) > 0])
-    return order[~held_out], order[held_out]
-
-
-# --- Standardisation, folded into the parameters --------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Standardised columns z of raw columns x, ``x = mean + deviation z``, in float64."""
-
-    mean: Array
-    deviation: Array
-
-    @classmethod
-    def of(cls, values: Array) -> Scaling:
-        values = scale_pixels(values, np.dtype(np.float64)).astype(np.float64)
-        # The deviation of equal numbers is not always exactly 0.
-        constant = values.max(axis=0) == values.min(axis=0)
-        return cls(values.mean(axis=0), np.where(constant, 1.0, values.std(axis=0)))
-
-    def apply(self, values: Array) -> Array:
-        z: Array = (scale_pixels(values, np.dtype(np.float64)) - self.mean) / self.deviation
-        return z
-
-    def fold_into_inputs(self, net: Network) -> None:
-        """``W' = W / deviation``, ``b' = b - mean W'``: the network takes x instead of z."""
-        W, b = net.parameters[0]
-        folded = W.astype(np.float64) / self.deviation[:, None]
-        b[...] = b - self.mean @ folded
-        W[...] = folded
-
-    def fold_into_outputs(self, net: Network) -> None:
-        """``W' = W deviation``, ``b' = mean + b deviation``: the network gives x instead of z."""
-        W, b = net.parameters[-1]
-        W[...] = W * self.deviation
-        b[...] = self.mean + b * self.deviation
 
 
 def fit(net: Network, data: Dataset, standardize: bool, **settings: Any) -> History:

@@ -74,10 +74,8 @@ def thread_limit(openmp_limit: int) -> int:
 
 def available_cpus() -> int:
     """CPUs that this process may keep busy: its affinity mask, cut by its cgroup's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
+    has_mask = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, min(cpus, quota)) if quota is not None else cpus
 
@@ -91,7 +89,9 @@ def _threads_from_environment() -> int | None:
     return int(value)
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+def _cgroup_quota(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> int | None:
     """CPU quota of this process's control group, rounded up; None where there is no limit.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files (``cpu.max``) and, for

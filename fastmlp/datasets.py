@@ -1,36 +1,25 @@
-"""Data sets, and the readers of the files they come in.
+"""Data sets.
 
 ====================================  ==========================================================
 `load_digits`, `load_iris`            carried by scikit-learn: no network needed
 `load_mnist`, `load_fashion_mnist`    from ``FASTMLP_DATA``, else the cache, else downloaded
-`read_idx`, `read_table`              one IDX file; a CSV or npz file of the user's own
 ====================================  ==========================================================
-
-A file may come from a stranger: the sizes it states are checked against the bytes that are there
-before memory is taken for them, and reading it runs no code (no pickle).
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import gzip
 import hashlib
-import itertools
-import math
 import os
-import struct
-import sys
-import zipfile
 import zlib
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastmlp import config
+from fastmlp.idx import read_idx
 from fastmlp.serialization import write_atomically
 
 if TYPE_CHECKING:
@@ -44,8 +33,6 @@ __all__ = [
     "load_fashion_mnist",
     "load_iris",
     "load_mnist",
-    "read_idx",
-    "read_table",
 ]
 
 
@@ -369,252 +356,3 @@ def _write_unpacked(items: NDArray[np.uint8], source: Path, stamp: str, cache: P
     for stale in cache.glob(f"*{_prefix(source)}-*"):
         if stale != entry:
             stale.unlink(missing_ok=True)
-
-
-# --- IDX files ------------------------------------------------------------------------------------
-
-_IDX_DTYPES: dict[int, np.dtype[Any]] = {
-    0x08: np.dtype(np.uint8),
-    0x09: np.dtype(np.int8),
-    0x0B: np.dtype(np.int16),
-    0x0C: np.dtype(np.int32),
-    0x0D: np.dtype(np.float32),
-    0x0E: np.dtype(np.float64),
-}
-_GZIP_MAGIC = b"\x1f\x8b"
-_CHUNK = 1 << 20  # bytes
-
-
-def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Read an array from an IDX file, the format of MNIST.
-
-    Two zero bytes, a type code, the number of dimensions, each dimension as uint32, the values with
-    the last dimension fastest; everything big-endian.
-
-    Parameters
-    ----------
-    path : str or path-like
-        Raw or gzip: the first two bytes decide, not the name.
-
-    Returns
-    -------
-    ndarray
-        uint8, int8, int16, int32, float32 or float64 in native byte order, of 1 to 4 dimensions,
-        C-contiguous, writable.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        Not an IDX file, fewer or more values than its header states, or a broken gzip stream. A
-        header that lies costs no memory, and gzip unpacks no more than the header states.
-
-    References
-    ----------
-    http://yann.lecun.com/exdb/mnist/, "The IDX file format".
-    """
-    path = Path(path)
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == _GZIP_MAGIC
-        file.seek(0)
-        stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=file) if is_gzip else file
-        try:
-            dtype, shape = _read_idx_header(stream, path)
-            stated = math.prod(shape) * dtype.itemsize
-            if is_gzip:
-                # The byte beyond the stated ones finds a file that is too long, and a bomb, without
-                # unpacking all of it. Where there is none, gzip has by then checked its own CRC.
-                data = bytearray()
-                while chunk := stream.read(min(_CHUNK, stated + 1 - len(data))):
-                    data += chunk
-                found = len(data)
-            else:
-                found = os.fstat(file.fileno()).st_size - file.tell()
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path}: broken gzip stream: {error}") from error
-        if found != stated:
-            problem = f"truncated after {found}" if found < stated else f"more than {stated}"
-            raise ValueError(
-                f"{path}: {problem} bytes of values, expected {stated} for {dtype} of shape {shape}"
-            )
-        stored = dtype.newbyteorder(">")
-        values = np.frombuffer(data, stored) if is_gzip else np.fromfile(file, stored)
-    return values.reshape(shape).astype(dtype, copy=False)
-
-
-def _read_idx_header(
-    stream: IO[bytes] | gzip.GzipFile, path: Path
-) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    magic = stream.read(4)
-    is_idx = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in _IDX_DTYPES
-    if not is_idx or not 1 <= magic[3] <= 4:
-        codes = ", ".join(f"{code:02x}" for code in _IDX_DTYPES)
-        raise ValueError(
-            f"{path}: not an IDX file: begins with {magic.hex(' ') or 'nothing'}, "
-            f"expected 00 00, a type code ({codes}) and 01 to 04 dimensions"
-        )
-    dtype, ndim = _IDX_DTYPES[magic[2]], magic[3]
-    dimensions = stream.read(4 * ndim)
-    if len(dimensions) < 4 * ndim:
-        raise ValueError(
-            f"{path}: truncated after {len(dimensions)} bytes of dimensions, expected {4 * ndim}"
-        )
-    shape: tuple[int, ...] = struct.unpack(f">{ndim}I", dimensions)
-    # Where one dimension is 0 the file's size says nothing of the others, yet NumPy has a limit.
-    if math.prod(n or 1 for n in shape) * dtype.itemsize > sys.maxsize:
-        raise ValueError(f"{path}: no memory can hold {dtype} of the stated shape {shape}")
-    return dtype, shape
-
-
-# --- CSV and npz files ----------------------------------------------------------------------------
-
-
-def read_table(
-    path: str | os.PathLike[str], label: str | int | None = None
-) -> tuple[NDArray[Any], NDArray[Any], tuple[str, ...]]:
-    """Read samples and their labels from a CSV or an npz file.
-
-    Parameters
-    ----------
-    path : str or path-like
-        ``.npz``: a NumPy archive with the arrays ``X`` and ``y``. Any other name: UTF-8 text with
-        columns separated by commas. Its first line is a header where it names `label`, where no
-        cell of it is a number, or where of the first two labels only the second is a number.
-    label : str or int, optional
-        CSV: name or index (from 0; negative from the end) of the column of labels; default the
-        last. npz: name of the array of labels; default ``y``.
-
-    Returns
-    -------
-    X : ndarray, shape (n, n_features)
-        float64 from CSV, the archive's own type from npz.
-    y : ndarray, shape (n,)
-        From CSV int64 where all labels are whole numbers, else float64 where all are numbers, else
-        str. From npz as it is, and (n, n_out) is taken too.
-    feature_names : tuple of str, length n_features
-        From the header, else ``x0``, ``x1``, ...
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        No rows, rows of different lengths, a feature that is no finite number, a missing label, an
-        unknown `label`: with the file, the line and the column. A broken archive.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ".npz":
-        return _read_npz(path, "y" if label is None else str(label))
-    return _read_csv(path, -1 if label is None else label)
-
-
-def _read_csv(
-    path: Path, label: str | int
-) -> tuple[NDArray[np.float64], NDArray[Any], tuple[str, ...]]:
-    values = array("d")
-    labels: list[str] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, skipinitialspace=True, strict=True)
-        rows = ((reader.line_num, row) for row in reader if row)  # a blank line is an empty row
-        try:
-            head = list(itertools.islice(rows, 2))
-            first = [cell.strip() for cell in head[0][1]] if head else []
-            n_columns = len(first)
-            if n_columns < 2:
-                raise ValueError(
-                    f"{path}: {n_columns} columns separated by commas, "
-                    "expected at least one feature and the label"
-                )
-            column = _label_column(path, label, first)
-            is_number = [not math.isnan(_to_float(cell)) for cell in first]
-            has_header = not any(is_number) or (first[column] == label and not is_number[column])
-            if not is_number[column] and len(head) > 1 and len(head[1][1]) == n_columns:
-                has_header |= not math.isnan(_to_float(head[1][1][column]))
-            for line, row in itertools.chain(head[1:] if has_header else head, rows):
-                place = f"{path}, line {line}"
-                if len(row) != n_columns:
-                    raise ValueError(f"{place}: {len(row)} columns, expected {n_columns}")
-                text = row.pop(column).strip()
-                if text.lower() in ("", "nan") or math.isinf(_to_float(text)):
-                    raise ValueError(
-                        f"{place}, column {column + 1}: the label is missing: {text!r}"
-                    )
-                numbers = [*map(_to_float, row)]
-                if not all(map(math.isfinite, numbers)):
-                    bad = next(i for i, number in enumerate(numbers) if not math.isfinite(number))
-                    raise ValueError(
-                        f"{place}, column {bad + 1 + (bad >= column)}: "
-                        f"{row[bad]!r} is not a finite number"
-                    )
-                labels.append(text)
-                values.extend(numbers)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    if not labels:
-        raise ValueError(f"{path}: a header, but no rows")
-    X = np.array(values).reshape(len(labels), n_columns - 1)
-    feature_names = (*first[:column], *first[column + 1 :]) if has_header else _default_names(X)
-    return X, _parse_labels(labels), feature_names
-
-
-def _to_float(text: str) -> float:
-    """NaN where `text` is no number."""
-    try:
-        # float() would also take the 1_000 of Python's source code.
-        return math.nan if "_" in text else float(text)
-    except ValueError:
-        return math.nan
-
-
-def _label_column(path: Path, label: str | int, first: Sequence[str]) -> int:
-    with contextlib.suppress(ValueError, IndexError):
-        return range(len(first))[int(label)]
-    if label in first:
-        return first.index(str(label))
-    shown = ", ".join(first[:10]) + (", ..." if len(first) > 10 else "")
-    raise ValueError(f"label: {path} has no column {label!r}; it begins with the line {shown}")
-
-
-def _parse_labels(labels: list[str]) -> NDArray[Any]:
-    text = np.array(labels)
-    if not any("_" in label for label in labels):  # as in _to_float
-        for dtype in (np.int64, np.float64):
-            with contextlib.suppress(ValueError, OverflowError):
-                return text.astype(dtype)
-    return text
-
-
-def _read_npz(path: Path, label: str) -> tuple[NDArray[Any], NDArray[Any], tuple[str, ...]]:
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path}: not an npz archive")
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in ("X", label) if name in archive}
-                found = ", ".join(archive.files) or "nothing"
-        except Exception as error:  # of zipfile, zlib, struct or NumPy: a dozen types
-            raise ValueError(f"{path}: broken npz archive: {error}") from error
-    for name in ("X", label):
-        if name not in arrays:
-            raise ValueError(f"{path}: expected the array {name}, found {found}")
-    X, y = arrays["X"], arrays[label]
-    if X.ndim != 2 or X.size == 0 or X.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{path}: X is {X.dtype} of shape {X.shape}, expected numbers (n, n_features)"
-        )
-    if y.ndim not in (1, 2) or len(y) != len(X) or y.dtype.kind not in "biufU":
-        raise ValueError(
-            f"{path}: {label} is {y.dtype} of shape {y.shape}, "
-            f"expected numbers or text ({len(X)},) or ({len(X)}, n_out)"
-        )
-    for name, values in arrays.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            index = np.argwhere(~np.isfinite(values))[0].tolist()
-            raise ValueError(f"{path}: {name}{index} is not a finite number")
-    return X, y, _default_names(X)
-
-
-def _default_names(X: NDArray[Any]) -> tuple[str, ...]:
-    return tuple(f"x{i}" for i in range(X.shape[1]))

@@ -16,8 +16,8 @@ def check_gradient(network: Network, X: Any, y: Any, sample_weight: Any = None) 
     """Largest relative difference between the gradient and central differences, in float64.
 
     For each parameter array, the largest ``|analytic - numeric|`` over the largest
-    ``|analytic| + |numeric|``; the maximum over the arrays. Right gradients give 1e-7 or less, unless
-    a sample sits on a kink (relu at 0). Costs two forward passes a parameter.
+    ``|analytic| + |numeric|``; the maximum over the arrays. Right gradients give 1e-7 or less,
+    unless a sample sits on a kink (relu at 0). Costs two forward passes a parameter.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ def check_gradient(network: Network, X: Any, y: Any, sample_weight: Any = None) 
     """
     network = network.astype("float64")
     analytic = network.compute_gradient(X, y, sample_weight)
-    base_step = np.finfo(np.float64).eps ** (1 / 3)
+    base_step = float(np.finfo(np.float64).eps) ** (1 / 3)
     worst = 0.0
     for values, gradients in zip(network.parameters, analytic, strict=True):
         for w, g in zip(values, gradients, strict=True):
             numeric = np.empty_like(g)
             for i in np.ndindex(w.shape):
-                value = w[i]
+                value = float(w[i])
                 step = base_step * max(1.0, abs(value))
                 w[i] = value + step
                 above = network.cost(X, y, sample_weight)

@@ -10,9 +10,10 @@ class History:
 
     ``history["loss"]`` is that quantity over the epochs; ``history.records`` the list of records.
 
-    Recorded are ``epoch`` (from 1), ``loss`` and, for classes, ``accuracy`` (means over the epoch, each
-    batch before its update; accuracy counts samples, without weights), ``val_loss`` and ``val_accuracy`` (after the epoch, with validation data),
-    ``lr`` (of the last step), ``seconds`` (of the training alone) and ``samples_per_second``.
+    Recorded are ``epoch`` (from 1), ``loss`` and, for classes, ``accuracy`` (means over the epoch,
+    each batch before its update; accuracy counts samples, without weights), ``val_loss`` and
+    ``val_accuracy`` (after the epoch, with validation data), ``lr`` (of the last step),
+    ``seconds`` (of the training alone) and ``samples_per_second``.
     """
 
     def __init__(self) -> None:

@@ -103,7 +103,7 @@ class Dense:
         return LayerCache(X, Z, A)
 
     def activation_gradient(self, backend: Backend, cache: LayerCache, dA: Array) -> Array:
-        """dZ from dA."""
+        """DZ from dA."""
         dZ = np.empty_like(cache.Z)
         backend.activation_backward(self.activation, dA, cache.Z, cache.A, dZ)
         return dZ
@@ -118,4 +118,5 @@ class Dense:
         dX: Array | None,
     ) -> None:
         """Fill `gradients` (dW, db), and dX where it is wanted."""
-        backend.affine_backward(cache.X, parameters[0], dZ, *gradients, dX)
+        dW, db = gradients
+        backend.affine_backward(cache.X, parameters[0], dZ, dW, db, dX)

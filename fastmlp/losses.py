@@ -29,7 +29,7 @@ class Loss:
     value : callable
         ``value(A, Y) -> (n,)``: the loss of each sample.
     gradient : callable
-        ``gradient(A, Y) -> (n, n_outputs)``: derivative of each sample's loss with respect to ``A``.
+        ``gradient(A, Y) -> (n, n_outputs)``: derivative of each sample's loss in ``A``.
     name : str, default "custom"
         Shown in ``repr`` and stored in model files.
     fused_with : str, default ""
@@ -39,7 +39,7 @@ class Loss:
         ``value_from_z(Z, Y) -> (n,)``: the same loss from the pre-activation of that activation,
         where ``log(A)`` would lose digits or overflow.
     correct : callable or None, default None
-        ``correct(A, Y) -> (n,)`` bool: which samples count as right; makes it a classification loss.
+        ``correct(A, Y) -> (n,)`` bool: which samples are right; for a loss of classes.
     labels : bool, default False
         Whether integer class labels of shape (n,) are taken for one-hot rows.
     probabilities : bool, default False

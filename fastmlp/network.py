@@ -43,8 +43,8 @@ class Network:
         "cross_entropy", "binary_cross_entropy", "mse", "mae", "huber" or one of your own.
     dtype : {"float32", "float64"}, default "float32"
     seed : int or None, default None
-        Seed of the initial weights and of the order of samples. With a seed, the same calls give the
-        same bits, for any number of threads.
+        Seed of the initial weights and of the order of samples. With a seed, the same calls give
+        the same bits, for any number of threads.
     backend : {"auto", "compiled", "numpy"}, default "auto"
         "auto" takes the compiled core where it is there, unless ``FASTMLP_BACKEND`` says otherwise.
         Activations and losses of your own run on NumPy.
@@ -93,9 +93,7 @@ class Network:
         for layer, values in zip(architecture.layers, self.parameters, strict=True):
             layer.initialize(self.rng, values)
 
-    def _bind(
-        self, architecture: Architecture, arena: Arena, seed: Any, backend: str
-    ) -> None:
+    def _bind(self, architecture: Architecture, arena: Arena, seed: Any, backend: str) -> None:
         self.architecture = architecture
         self.arena = arena
         self.rng = np.random.default_rng(seed)
@@ -116,9 +114,7 @@ class Network:
             self._predictor = self.backend.predictor(self.architecture, self.arena)
         return self._predictor
 
-    def forward(
-        self, X: Any, return_cache: bool = False
-    ) -> Array | tuple[Array, list[LayerCache]]:
+    def forward(self, X: Any, return_cache: bool = False) -> Array | tuple[Array, list[LayerCache]]:
         """Outputs, layer by layer.
 
         Parameters
@@ -187,7 +183,7 @@ class Network:
         return training.evaluate(self, *self._checked(X, y, sample_weight))["loss"]
 
     def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """``{"loss": ...}``, and ``"accuracy"`` for the cross-entropies. Arguments as for `cost`."""
+        """``{"loss": ...}``, for the cross-entropies ``"accuracy"`` too; arguments as `cost`."""
         return training.evaluate(self, *self._checked(X, y, sample_weight))
 
     def compute_gradient(
@@ -235,7 +231,9 @@ class Network:
         """
         parameters = self.parameters
         if len(deltas) != len(parameters):
-            raise ValueError(f"deltas: expected {len(parameters)} pairs (dW, db), got {len(deltas)}")
+            raise ValueError(
+                f"deltas: expected {len(parameters)} pairs (dW, db), got {len(deltas)}"
+            )
         checked = []
         for i, (values, layer_deltas) in enumerate(zip(parameters, deltas, strict=True)):
             if len(layer_deltas) != len(values):
@@ -271,18 +269,18 @@ class Network:
         Parameters
         ----------
         X : array-like of shape (n, n_inputs)
-            Float arrays of the network's dtype and uint8 images (divided by 255 as they are read) are
-            used where they lie; anything else is converted once.
+            Float arrays of the network's dtype and uint8 images (divided by 255 as they are read)
+            are used where they lie; anything else is converted once.
         y : array-like
             Targets, as for `cost`.
         optimizer : Optimizer, default Adam()
-            A fit with an optimizer equal to the last fit's goes on with its moments and step number;
-            another one starts afresh.
+            A fit with an optimizer equal to the last fit's goes on with its moments and step
+            number; another one starts afresh.
         epochs : int, default 10
             Passes over the data.
         batch_size : int, default 64
-            Samples a step; the last batch of an epoch may be smaller. 1 is stochastic gradient descent,
-            sample by sample.
+            Samples a step; the last batch of an epoch may be smaller. 1 is stochastic gradient
+            descent, sample by sample.
         shuffle : bool, default True
             A new random order each epoch; False keeps the order given.
         validation_data : (X, y) or None, default None
@@ -375,7 +373,9 @@ class Network:
 
     def __repr__(self) -> str:
         a = self.architecture
-        lines = [f"Network({a.n_inputs} inputs, {a.loss.name}, {a.dtype}, {self.backend.name} backend)"]
+        lines = [
+            f"Network({a.n_inputs} inputs, {a.loss.name}, {a.dtype}, {self.backend.name} backend)"
+        ]
         for n_in, layer in zip(a.widths, a.layers, strict=False):
             count = sum(int(np.prod(shape)) for _, shape, _ in layer.parameter_shapes(n_in))
             kind = type(layer).__name__

@@ -90,7 +90,9 @@ class Optimizer:
     def rule(self) -> Rule:
         raise NotImplementedError(f"{type(self).__name__} does not say its rule")
 
-    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+    def update(
+        self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool
+    ) -> None:
         """Change `w` and `states` in place; weight decay only where `decay` is true."""
         raise NotImplementedError(f"{type(self).__name__} does not say its update")
 
@@ -142,7 +144,9 @@ class SGD(Optimizer):
             return Rule(0, l2=self.weight_decay)
         return Rule(2 if self.nesterov else 1, 1, l2=self.weight_decay, beta1=self.momentum)
 
-    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+    def update(
+        self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool
+    ) -> None:
         if decay and self.weight_decay:
             g = g + self.weight_decay * w
         if not self.momentum:
@@ -176,7 +180,9 @@ class RMSprop(Optimizer):
     def rule(self) -> Rule:
         return Rule(3, 1, beta2=self.rho)
 
-    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+    def update(
+        self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool
+    ) -> None:
         (s,) = states
         s *= self.rho
         s += (1 - self.rho) * g * g
@@ -202,7 +208,9 @@ class Adagrad(Optimizer):
     def rule(self) -> Rule:
         return Rule(4, 1)
 
-    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+    def update(
+        self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool
+    ) -> None:
         (s,) = states
         s += g * g
         w -= lr * g / (np.sqrt(s) + self.epsilon)
@@ -231,7 +239,9 @@ class Adam(Optimizer):
     def rule(self) -> Rule:
         return Rule(5, 2, beta1=self.beta1, beta2=self.beta2)
 
-    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+    def update(
+        self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool
+    ) -> None:
         m, v = states
         m *= self.beta1
         m += (1 - self.beta1) * g
@@ -244,7 +254,9 @@ class Adam(Optimizer):
         return m / (1 - self.beta1**t)
 
     def scalars(self, lr: Array, t: Array) -> Array:
-        """With c = sqrt(1 - beta2^t): lr m_hat / (sqrt(v) / c + eps) = c lr m_hat / (sqrt(v) + c eps)."""
+        """With c = sqrt(1 - beta2^t), lr m_hat / (sqrt(v) / c + eps) is c lr m_hat / (sqrt(v) + c
+        eps).
+        """
         c = np.sqrt(1 - self.beta2**t)
         step_m = c * lr / (1 - self.beta1**t)
         zero = np.zeros_like(lr)
@@ -253,8 +265,8 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay: ``w -= lr weight_decay w`` in front of Adam's step, for weights
-    (not for biases).
+    """Adam with decoupled weight decay: ``w -= lr weight_decay w`` in front of Adam's step, for
+    weights (not for biases).
 
     Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2.
 
@@ -268,7 +280,9 @@ class AdamW(Adam):
 
     weight_decay: float = 0.01
 
-    def update(self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool) -> None:
+    def update(
+        self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool
+    ) -> None:
         if decay:
             w -= lr * self.weight_decay * w
         super().update(w, g, states, lr, t, decay)
@@ -281,9 +295,11 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class Nadam(Adam):
-    """Adam with Nesterov momentum: ``m_hat = beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)``.
+    """Adam with Nesterov momentum:
+    ``m_hat = beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)``.
 
-    Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ, algorithm 2, constant momentum.
+    Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ, algorithm 2, with constant
+    momentum.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ against the file before anything is allocated. Writing is atomic.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -108,37 +109,41 @@ def _description(
 
 def _check_shapes(architecture: Architecture, tensors: Mapping[str, Any]) -> None:
     expected = {}
-    for i, (n_in, layer) in enumerate(
-        zip(architecture.widths, architecture.layers, strict=False)
-    ):
+    for i, (n_in, layer) in enumerate(zip(architecture.widths, architecture.layers, strict=False)):
         for name, shape, _ in layer.parameter_shapes(n_in):
-            expected[f"{i}.{name}"] = list(shape)
+            expected[f"{i}.{name}"] = shape
     code = {"float32": "F32", "float64": "F64"}[architecture.dtype.name]
     if set(tensors) != set(expected):
         raise ValueError(f"expected the arrays {sorted(expected)}, found {sorted(tensors)}")
     for name, shape in expected.items():
-        found = list(tensors[name].get_shape()), tensors[name].get_dtype()
+        found = tuple(tensors[name].get_shape()), tensors[name].get_dtype()
         if found != (shape, code):
-            raise ValueError(f"array {name}: expected {shape} of {code}, found {found[0]} of {found[1]}")
+            raise ValueError(
+                f"array {name}: expected {shape} of {code}, found {found[0]} of {found[1]}"
+            )
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write to a temporary name in the same folder, sync, rename over `path`.
 
-    Whenever this is interrupted, `path` holds the whole old content or the whole new one.
+    Whenever this is interrupted, `path` holds the whole old content or the whole new one. A link
+    stays a link; what is there and no regular file (a device, a folder) is an OSError.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             # mkstemp makes files that only their owner may read.
-            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+            Path(name).chmod(mode)
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(name, path)  # noqa: PTH105 (tests let it fail)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink()
         raise
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -80,8 +80,8 @@ def fit(
             if not (np.isfinite(result.loss) and np.isfinite(network.arena.flat).all()):
                 start.restore()
                 raise DivergenceError(
-                    f"training diverged in epoch {epoch} at learning rate {rates[0]:g}: the loss or "
-                    "a parameter is not finite. The network is as it was at the start of that "
+                    f"training diverged in epoch {epoch} at learning rate {rates[0]:g}: the loss "
+                    "or a parameter is not finite. The network is as it was at the start of that "
                     "epoch; try a smaller learning rate or scaled inputs"
                 )
             record: dict[str, float] = {"epoch": epoch, "loss": result.loss}
@@ -94,8 +94,8 @@ def fit(
             record["seconds"] = seconds
             record["samples_per_second"] = n / seconds
             history.records.append(record)
-            # A list, not a generator: every callback sees every epoch.
-            if any([callback.on_epoch_end(network, record) for callback in callbacks]):
+            stops = [callback.on_epoch_end(network, record) for callback in callbacks]
+            if any(stops):
                 break
     return history
 

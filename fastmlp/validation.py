@@ -34,9 +34,7 @@ def check_inputs(X: Any, architecture: Architecture, name: str = "X") -> Array:
         hint = " (one sample: X.reshape(1, -1))" if X.ndim == 1 else ""
         raise ValueError(f"{name}: expected 2 dimensions (n, n_inputs), got shape {X.shape}{hint}")
     if X.shape[1] != architecture.n_inputs:
-        raise ValueError(
-            f"{name}: expected {architecture.n_inputs} columns, got shape {X.shape}"
-        )
+        raise ValueError(f"{name}: expected {architecture.n_inputs} columns, got shape {X.shape}")
     if X.shape[0] == 0:
         raise ValueError(f"{name}: expected at least 1 sample, got shape {X.shape}")
     if X.dtype != np.uint8:
@@ -49,9 +47,7 @@ def scale_pixels(X: Array, dtype: np.dtype) -> Array:
     return X * dtype.type(1 / 255) if X.dtype == np.uint8 else X
 
 
-def check_targets(
-    Y: Any, architecture: Architecture, n_samples: int, name: str = "y"
-) -> Array:
+def check_targets(Y: Any, architecture: Architecture, n_samples: int, name: str = "y") -> Array:
     """Targets as int64 labels (n,), or as (n, n_outputs) of the network's dtype."""
     loss, n_outputs = architecture.loss, architecture.n_outputs
     Y = _numeric_array(Y, name)
@@ -147,7 +143,8 @@ def _convert(values: Array, dtype: np.dtype, name: str) -> Array:
 
 
 def _finite(values: Array, name: str) -> Array:
-    # The sum is not finite where an element is not: one fast pass without a mask as large as the data.
+    # The sum is not finite where an element is not: one fast pass without a mask as large as the
+    # data.
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not np.isfinite(values.sum())
     if suspicious:

@@ -21,8 +21,10 @@ from typer.testing import CliRunner
 import fastmlp
 from fastmlp import Dense, Network, cli, config
 from fastmlp.backends import load_compiled
-from fastmlp.cli import Scaling, app, holds_classes, split
+from fastmlp.cli import app
 from fastmlp.datasets import Dataset, load_iris
+from fastmlp.scaling import Scaling
+from fastmlp.tables import holds_classes, split
 
 TIMEOUT = 120
 COMMANDS = ("train", "evaluate", "predict", "info")

@@ -21,15 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmlp import config, datasets
-from fastmlp.datasets import (
-    Dataset,
-    load_digits,
-    load_fashion_mnist,
-    load_iris,
-    load_mnist,
-    read_idx,
-    read_table,
-)
+from fastmlp.datasets import Dataset, load_digits, load_fashion_mnist, load_iris, load_mnist
+from fastmlp.idx import read_idx
+from fastmlp.tables import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -250,7 +250,7 @@ def first_layer(**parts):
         (in_architecture(layers=None), None),
         (in_architecture(layers={"a": 1}), None),
         (in_architecture(layers=[[]]), None),
-        (in_architecture(n_inputs=6), r"array 0.W: expected \[6, 7\] of F32, found \[5, 7\]"),
+        (in_architecture(n_inputs=6), r"array 0.W: expected \(6, 7\) of F32, found \(5, 7\)"),
         (in_architecture(n_inputs=10**30), "array 0.W: expected"),
         (in_architecture(n_inputs=-5), "n_inputs: expected at least 1"),
         (in_architecture(n_inputs=5.0), "n_inputs: expected an integer"),

@@ -55,8 +55,8 @@ def get_backend(name: str = "auto", *, compilable: bool = True) -> Backend:
     Parameters
     ----------
     name : {"auto", "compiled", "numpy"}
-        "auto" asks ``FASTMLP_BACKEND``, and without it takes the compiled core where there is one and
-        NumPy, with one warning that says why, where there is none.
+        "auto" asks ``FASTMLP_BACKEND``, and without it takes the compiled core where there is one
+        and NumPy, with one warning that says why, where there is none.
     compilable : bool, default True
         False for a network with parts that only NumPy can run (a user's own callables): "auto" then
         takes NumPy, "compiled" is refused.

@@ -4,8 +4,8 @@
 losses and optimizers reach a backend as records, so a new one changes nothing here.
 
 Arrays are 2-D with contiguous rows (the distance between rows is free), of the network's dtype,
-checked by the caller. ``# IN`` is read, ``# OUT`` is overwritten. ``Y`` is (n, n_outputs), or integer
-labels (n,).
+checked by the caller. ``# IN`` is read, ``# OUT`` is overwritten. ``Y`` is (n, n_outputs), or
+integer labels (n,).
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Trainer(Protocol):
     def epoch(self, order: Array, rates: Array) -> EpochResult:
         """One pass over the samples `order`, one learning rate a step.
 
-        Updates parameters, moments and the step number in place, batch after batch. KeyboardInterrupt
-        leaves them as the last finished step left them.
+        Updates parameters, moments and the step number in place, batch after batch.
+        KeyboardInterrupt leaves them as the last finished step left them.
         """
 
 
@@ -99,7 +99,7 @@ class Backend(Protocol):
     def affine_backward(
         self, X: Array, W: Array, dZ: Array, dW: Array, db: Array, dX: Array | None
     ) -> None:
-        """dW = X^T dZ, db = sum over samples of dZ, dX = dZ W^T (None: not wanted).
+        """DW = X^T dZ, db = sum over samples of dZ, dX = dZ W^T (None: not wanted).
 
         X (n, n_in), W (n_in, n_out), dZ (n, n_out) # IN; dW, db, dX # OUT, shapes of W, b, X
         """
@@ -110,7 +110,7 @@ class Backend(Protocol):
     def activation_backward(
         self, activation: Activation, dA: Array, Z: Array, A: Array, dZ: Array
     ) -> None:
-        """dZ = dA times the derivative at Z. dA, Z, A (n, n_units) # IN, dZ (n, n_units) # OUT"""
+        """DZ = dA times the derivative at Z. dA, Z, A (n, n_units) # IN, dZ (n, n_units) # OUT"""
 
     def loss_forward(
         self, loss: Loss, activation: Activation, A: Array, Z: Array, Y: Array, values: Array
@@ -145,7 +145,10 @@ class Backend(Protocol):
         step: int,
         decay: bool,
     ) -> None:
-        """One update of flat arrays. g (n,) # IN; w, states (n,) # IN and OUT. `step` counts from 1."""
+        """One update of flat arrays; `step` counts from 1.
+
+        g (n,) # IN; w, states (n,) # IN and OUT
+        """
 
     def trainer(
         self,

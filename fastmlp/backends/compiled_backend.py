@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from fastmlp import config
-from fastmlp._core import (
+from fastmlp._core import (  # type: ignore[attr-defined]
     activations,
     affine,
     cpu,
@@ -32,8 +32,9 @@ __all__ = ["CompiledBackend"]
 
 Array = np.ndarray
 
-# Multiply-adds a thread has to have between two barriers before a second one pays: a barrier and the
-# other core's cache misses cost some microseconds (benchmarks/README.md has the crossing point).
+# Multiply-adds a thread has to have between two barriers before a second one pays: a barrier and
+# the other core's cache misses cost some microseconds (benchmarks/README.md has the crossing
+# point).
 MULTIPLY_ADDS_PER_THREAD = 2_000_000
 
 
@@ -207,9 +208,7 @@ def _bind(
 ) -> net.BoundNet:
     layers = []
     per_layer = [moment.pairs() for moment in moments]
-    for i, (layer, (W, b)) in enumerate(
-        zip(architecture.layers, parameters.pairs(), strict=True)
-    ):
+    for i, (layer, (W, b)) in enumerate(zip(architecture.layers, parameters.pairs(), strict=True)):
         W_moments = [pairs[i][0] for pairs in per_layer]
         b_moments = [pairs[i][1] for pairs in per_layer]
         layers.append((layer.activation.code, W, b, W_moments, b_moments))

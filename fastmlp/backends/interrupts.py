@@ -12,9 +12,9 @@ __all__ = ["InterruptsBetweenSteps"]
 class InterruptsBetweenSteps:
     """Holds SIGINT back while `updating` is true, so that no update stays half done.
 
-    As a context manager around a loop, in the main thread: the handler that was there (Python's raises
-    KeyboardInterrupt) is called at once, or where ``updating`` is true as soon as it is set to false,
-    and is put back at the end. Other threads get no signals.
+    As a context manager around a loop, in the main thread: the handler that was there (Python's
+    raises KeyboardInterrupt) is called at once, or where ``updating`` is true as soon as it is set
+    to false, and is put back at the end. Other threads get no signals.
     """
 
     def __enter__(self) -> InterruptsBetweenSteps:

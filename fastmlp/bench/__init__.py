@@ -9,6 +9,7 @@
 `measuring`         rounds in which the peers take turns; `results` what they give
 `peak`, `machine`   what the processor can do at most, and which one it is
 `table`, `chart`    results in the terminal, and as bars
+`kernels`           kernel by kernel against NumPy
 `command`           the command line
 ==================  ============================================================================
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,14 +14,13 @@ from fastmlp.bench.workloads import QUICK, WORKLOADS
 from fastmlp.serialization import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
     from rich.table import Table
 
 __all__ = ["bench"]
 
-NARROWEST = 100
 STANDARD_OUTPUT = Path("-")
 
 
@@ -69,8 +67,13 @@ def bench(
     fastmlp bench --workload digits --peer sklearn
     fastmlp bench --all --json results.json --plot results.png
     """  # noqa: D301  the backslash is typer's
+    # Not above: every other command would load them too.
+    from fastmlp.bench.measuring import run
+    from fastmlp.bench.table import table
+    from fastmlp.bench.terminal import status_line, wide_console
+
     # Standard output is kept for the JSON where that goes there.
-    console = _console(stderr=json_file == STANDARD_OUTPUT)
+    console = wide_console(stderr=json_file == STANDARD_OUTPUT)
     if list_names:
         console.print(_names())
         return
@@ -81,12 +84,8 @@ def bench(
     if kernels:
         _bench_kernels(console, repeats, json_file)
         return
-    # Not above: every other command would load them too.
-    from fastmlp.bench.measuring import run
-    from fastmlp.bench.table import table
-
     quick = [name for name, record in PEERS.items() if record.quick]
-    with _status() as say:
+    with status_line() as say:
         result = run(
             workload or (list(WORKLOADS) if everything else QUICK),
             ["fastmlp", *peer] if peer else None if everything else quick,
@@ -106,35 +105,17 @@ def bench(
 def _bench_kernels(console: Console, repeats: int, json_file: Path | None) -> None:
     from fastmlp.backends import compiled_error
     from fastmlp.bench.kernels import kernel_table, run_kernels
+    from fastmlp.bench.terminal import status_line
 
     if compiled_error() is not None:
         raise typer.BadParameter(
             f"the compiled core cannot be imported: {compiled_error()}", param_hint="--kernels"
         )
-    with _status() as say:
+    with status_line() as say:
         say("kernels")
         results = run_kernels(repeats)
     console.print(kernel_table(results))
     _write_json(json_file, {"schema": 1, "kernels": [result.to_dict() for result in results]})
-
-
-def _console(stderr: bool) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False)
-    # A pipe or a narrow window gets long lines rather than cut numbers.
-    if console.width < NARROWEST:
-        console.width = NARROWEST
-    return console
-
-
-@contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """Where the run is, on one line of a terminal; nothing elsewhere."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield status.update
 
 
 def _names() -> Table:

@@ -93,7 +93,9 @@ def _measure(
     with ExitStack() as at_end:
         programs = workload.task in (Task.START, Task.MEMORY)
         if programs:
-            problem = load_problem(workload.data, workload.dtype, pixels=True)
+            problem = load_problem(
+                workload.data, workload.dtype, pixels=True, generated=section.generated
+            )
             folder = at_end.enter_context(raw_files(problem))
         for record in records:
             n_threads = min(record.threads or section.threads, section.threads)

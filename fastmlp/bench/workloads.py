@@ -169,7 +169,7 @@ _RECORDS = [
         "sigmoid",
         without(TRAINERS, "fastmlp-1"),
         targets={"jax": 7, "torch": 220, "numpy-loop": 55},
-        optimizer=SGD(0.1),
+        optimizer=SGD(0.03),
         batch_size=1,
         threads=1,
         slices={"torch": 10, "torch-compiled": 10, "sklearn": 10, "numpy": 10, "numpy-loop": 5},

@@ -234,7 +234,8 @@ def run_guarded(start_python):
     """``run_guarded(code)``: a child that uses `guarded` and `cases`, and must reach its end."""
 
     def run(code):
-        with start_python(GUARD_PAGES + code) as process:
+        # Threads that wait asleep: on a busy machine they would take the time from each other.
+        with start_python(GUARD_PAGES + code, OMP_WAIT_POLICY="passive") as process:
             out, error = process.communicate(timeout=120)
         last = out.splitlines()[-1:]
         assert (process.returncode, last) == (0, ["done"]), f"stopped at {last}: {error}"
