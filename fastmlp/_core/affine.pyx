@@ -13,7 +13,9 @@ cdef fm_matrix part_of(fm_matrix M, Py_ssize_t start, Py_ssize_t stop, size_t si
     return M
 
 
-cdef fm_matrix columns_of(fm_matrix M, Py_ssize_t start, Py_ssize_t stop, size_t size) noexcept nogil:
+cdef fm_matrix columns_of(
+    fm_matrix M, Py_ssize_t start, Py_ssize_t stop, size_t size
+) noexcept nogil:
     """Columns [start, stop)."""
     M.data = <char *>M.data + start * <Py_ssize_t>size
     M.cols = stop - start

@@ -1,5 +1,8 @@
-"""A forward pass through all layers: each thread takes blocks of rows from the first layer to the last,
-so that a block's activations stay in its cache."""
+"""A forward pass through all layers.
+
+Each thread takes blocks of rows from the first layer to the last: the activations of a block stay
+in its cache.
+"""
 
 from cython.parallel cimport prange
 from libc.stdlib cimport free
@@ -12,7 +15,7 @@ from fastmlp._core.kernels cimport fm_data, fm_kernels, fm_layer, fm_matrix, fm_
 from fastmlp._core.net cimport BoundNet, bind
 
 cdef enum:
-    # A block's input and activations of a few hundred units fit a 1 MB L2 beside the weights' panels.
+    # A block's input and activations of a few hundred units fit a 1 MB L2 beside the weights.
     BLOCK = 56
     CACHE_LINE = 64
 
@@ -23,7 +26,9 @@ cdef Py_ssize_t padded(Py_ssize_t n, size_t itemsize) noexcept nogil:
     return (n + line - 1) // line * line + line
 
 
-cdef size_t workspace_size(const fm_net *net, Py_ssize_t n_features, size_t itemsize) noexcept nogil:
+cdef size_t workspace_size(
+    const fm_net *net, Py_ssize_t n_features, size_t itemsize
+) noexcept nogil:
     """Bytes for one thread: layer records, gathered rows, every layer's rows twice."""
     cdef size_t size = net.n_layers * sizeof(fm_layer) + CACHE_LINE
     cdef int i
@@ -92,7 +97,7 @@ cdef class CompiledForward:
         self.bound = bound
 
     def run(self, X, out, Z, int n_threads):
-        """X (n, n_features), the network's dtype or uint8 # IN, out, Z (n, n_outputs) or None # OUT"""
+        """X (n, n_features), network's dtype or uint8 # IN, out, Z (n, n_outputs) or None # OUT"""
         cdef size_t itemsize = 4 if self.bound.dtype == 0 else 8
         cdef fm_matrix x = bind(X), a = bind(out), z
         cdef fm_data data

@@ -3,7 +3,14 @@
 from libc.stdint cimport int64_t
 
 from fastmlp._core.cpu cimport matrix_of, real, table
-from fastmlp._core.kernels cimport FM_FLOAT32, FM_FLOAT64, fm_kernels, fm_loss, fm_matrix, fm_targets
+from fastmlp._core.kernels cimport (
+    FM_FLOAT32,
+    FM_FLOAT64,
+    fm_kernels,
+    fm_loss,
+    fm_matrix,
+    fm_targets,
+)
 
 
 cdef fm_targets targets_of(

@@ -1,7 +1,7 @@
 """Ctrl-C inside a nogil loop.
 
-Python only notes a signal when it arrives; somebody has to ask. `interrupted` asks every 50 ms, in the
-thread that called the loop; no handler of its own is installed.
+Python only notes a signal when it arrives; somebody has to ask. `interrupted` asks every 50 ms, in
+the thread that called the loop; no handler of its own is installed.
 """
 
 from cpython.exc cimport PyErr_CheckSignals

@@ -1,4 +1,5 @@
-/* The only file that touches OpenMP, and the barrier of a team. Without OpenMP a team is one thread. */
+/* The only file that touches OpenMP, and the barrier of a team. Without OpenMP a team is one
+ * thread. */
 #ifndef FASTMLP_THREADS_H
 #define FASTMLP_THREADS_H
 
@@ -34,9 +35,9 @@ static inline int fm_team_size(void) { return 1; }
 static inline void fm_release_threads(void) {}
 #endif
 
-/* A barrier that spins for about 30 us, longer than a team's threads are apart when each has a core,
- * and then sleeps. OpenMP's own spins for milliseconds: when another process holds one of the cores,
- * that takes the time from the very thread that is waited for. */
+/* A barrier that spins for about 30 us, longer than a team's threads are apart when each has a
+ * core, and then sleeps. OpenMP's own spins for milliseconds: when another process holds one of the
+ * cores, that takes the time from the very thread that is waited for. */
 typedef struct {
   _Alignas(64) atomic_int arrived;
   _Alignas(64) atomic_uint phase;
