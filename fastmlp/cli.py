@@ -1,4 +1,4 @@
-"""The command line: ``fastmlp train | evaluate | predict | info``.
+"""The command line: ``fastmlp train | evaluate | predict | info | bench``.
 
 Exit codes: 0 done; 1 failed, and one line on standard error says why; 2 wrong usage; 130 Ctrl-C.
 What a user can put right shows no traceback; a mistake of this package does.
@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 
 from fastmlp import datasets, runtime
 from fastmlp.activations import ACTIVATIONS
+from fastmlp.bench.command import bench
 from fastmlp.config import set_num_threads
 from fastmlp.datasets import Dataset
 from fastmlp.layers import Dense
@@ -610,6 +611,9 @@ def info(
         print(net)
     lines = {name: str(value) for name, value in net.metadata.items()}
     show({**parts, "metadata": net.metadata}, lines, as_json)
+
+
+app.command()(bench)
 
 
 def main() -> None:
