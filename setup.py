@@ -65,10 +65,10 @@ class BuildCore(build_ext):
             self.parallel = os.cpu_count()
 
     def build_extensions(self):
-        self.run_cython()
         try:
             compile_flags, link_flags = self.openmp_flags()
             objects = self.compile_csrc()
+            self.run_cython()
             for extension in self.extensions:
                 extension.extra_compile_args += MODULE_FLAGS + COMMON_FLAGS + compile_flags
                 extension.extra_link_args += link_flags

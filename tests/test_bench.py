@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import platform
@@ -162,15 +163,22 @@ def test_a_peer_that_fails_says_why():
         remote.close()
 
 
-def test_a_worker_that_dies_is_no_end_of_the_run():
-    remote = Remote(DIGITS, PEERS["numpy-loop"], 1)
+def test_a_peer_that_dies_is_left_out():
+    section = WorkloadResult(DIGITS, (64, 64, 10), 1437, "", 1)
+    remotes = [Remote(DIGITS, PEERS[name], 1) for name in ("fastmlp", "numpy-loop")]
+    peers = [PeerResult("fastmlp", "fastmlp"), PeerResult("numpy-loop", "NumPy loop")]
     try:
-        remote.wait_until_ready()
-        remote.process.kill()
-        with pytest.raises(SkippedError, match="its process ended"):
-            remote.measure()
+        for remote in remotes:
+            with contextlib.suppress(SkippedError):
+                remote.wait_until_ready()
+        remotes[0].process.kill()
+        measuring._take_turns(section, list(zip(remotes, peers, strict=True)), 1, lambda text: None)
     finally:
-        remote.close()
+        for remote in remotes:
+            remote.close()
+    assert section.peak is None
+    assert "its process ended" in peers[0].skipped
+    assert len(peers[1].values) == 1
 
 
 # --- Turns ----------------------------------------------------------------------------------------

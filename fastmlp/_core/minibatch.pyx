@@ -119,11 +119,8 @@ cdef class MinibatchTrainer:
     beta1, beta2, l2 : float
     skip_zeros : bool
         Leave zeros of the inputs out of the products, where that pays; only for finite weights.
-
-    Attributes
-    ----------
-    steps : int
-        Steps that the last epoch finished, also where it was interrupted.
+    state : OptimizerState
+        Its ``step`` counts the finished steps, also where Ctrl-C ends an epoch.
     """
 
     cdef BoundNet bound
@@ -132,17 +129,18 @@ cdef class MinibatchTrainer:
     cdef fm_batch batch
     cdef list keep
     cdef SignalWatch watch
-    cdef readonly Py_ssize_t steps
+    cdef readonly object state
 
     def __init__(
         self, BoundNet bound, BoundData data, int rule, double beta1, double beta2, double l2,
-        bint skip_zeros
+        bint skip_zeros, state
     ):
         dtype = np.dtype(np.float32 if bound.dtype == 0 else np.float64)
         self.bound = bound
         self.data = data
         self.update = fm_update(rule, beta1, beta2, l2, 0, 0, 0, 0)
         self.watch = SignalWatch()
+        self.state = state
         losses = np.zeros(bound.n_rows)
         cdef double[::1] losses_view = losses
         cdef uint8_t[::1] bits_view
@@ -199,18 +197,17 @@ cdef class MinibatchTrainer:
         run.steps = 0
         run.loss = run.weight = 0
         run.stop = False
-        try:
-            with nogil:
-                self.bound.copy_transposed()
-                if n_threads == 1:
-                    run_steps(&run, 0, 1, watch)
-                else:
-                    with parallel(num_threads=n_threads):
-                        if fm_thread() == 0:
-                            team_size(&team)
-                        run_steps(&run, fm_thread(), fm_team_size(), watch)
-        finally:
-            self.steps = run.steps
+        with nogil:
+            self.bound.copy_transposed()
+            if n_threads == 1:
+                run_steps(&run, 0, 1, watch)
+            else:
+                with parallel(num_threads=n_threads):
+                    if fm_thread() == 0:
+                        team_size(&team)
+                    run_steps(&run, fm_thread(), fm_team_size(), watch)
+        # Here and not in Python, where a signal could come between the steps and their number.
+        self.state.step += run.steps
         watch.reraise()
         return run.loss, run.weight, int(correct.sum()), team
 

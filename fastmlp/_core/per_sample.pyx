@@ -50,23 +50,21 @@ cdef class PerSampleTrainer:
     bound : BoundNet
         With working memory for one row.
     data : BoundData
-
-    Attributes
-    ----------
-    steps : int
-        Samples that the last epoch finished, also where it was interrupted.
+    state : OptimizerState
+        Its ``step`` counts the finished samples, also where Ctrl-C ends an epoch.
     """
 
     cdef BoundNet bound
     cdef BoundData data
     cdef object values, indices
     cdef SignalWatch watch
-    cdef readonly Py_ssize_t steps
+    cdef readonly object state
 
-    def __init__(self, BoundNet bound, BoundData data):
+    def __init__(self, BoundNet bound, BoundData data, state):
         self.bound = bound
         self.data = data
         self.watch = SignalWatch()
+        self.state = state
         # The list of non-zero features is written whole vectors at a time.
         room = data.data.n_features + 16
         self.values = np.zeros(room * 8, dtype=np.int8)
@@ -97,6 +95,7 @@ cdef class PerSampleTrainer:
         with nogil:
             self.bound.copy_transposed()
             run_samples(&run, &order[0], &rates[0], order.shape[0], watch)
-        self.steps = run.steps
+        # Here and not in Python, where a signal could come between the steps and their number.
+        self.state.step += run.steps
         watch.reraise()
         return run.loss, run.weight, run.correct

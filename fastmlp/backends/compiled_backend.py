@@ -158,7 +158,7 @@ class CompiledTrainer:
         bound = _bind(architecture, parameters, state.moments, data.batch_size)
         samples = net.BoundData(data.X, data.Y, data.weight)
         if self.per_sample:
-            self.core = per_sample.PerSampleTrainer(bound, samples)
+            self.core = per_sample.PerSampleTrainer(bound, samples, state)
         else:
             self.core = minibatch.MinibatchTrainer(
                 bound,
@@ -168,20 +168,18 @@ class CompiledTrainer:
                 rule.beta2,
                 rule.l2,
                 _many_zeros(data.X) and bool(np.isfinite(parameters.flat).all()),
+                state,
             )
 
     def epoch(self, order: Array, rates: Array) -> EpochResult:
-        try:
-            if self.per_sample:
-                self.n_threads = 1
-                loss, weight, correct = self.core.epoch(order, rates)
-            else:
-                steps = self.state.step + 1 + np.arange(len(rates))
-                scalars = self.state.optimizer.scalars(rates, steps)
-                n_threads = self.backend._threads(self.work)
-                loss, weight, correct, self.n_threads = self.core.epoch(order, scalars, n_threads)
-        finally:
-            self.state.step += self.core.steps
+        state = self.state
+        if self.per_sample:
+            self.n_threads = 1
+            loss, weight, correct = self.core.epoch(order, rates)
+        else:
+            scalars = state.optimizer.scalars(rates, state.step + 1 + np.arange(len(rates)))
+            n_threads = self.backend._threads(self.work)
+            loss, weight, correct, self.n_threads = self.core.epoch(order, scalars, n_threads)
         return EpochResult(loss / (weight or 1.0), correct)
 
 

@@ -84,14 +84,14 @@ def bench(
     if kernels:
         _bench_kernels(console, repeats, json_file)
         return
-    quick = [name for name, record in PEERS.items() if record.quick]
     with status_line() as say:
         result = run(
             workload or (list(WORKLOADS) if everything else QUICK),
-            ["fastmlp", *peer] if peer else None if everything else quick,
+            ["fastmlp", *peer] if peer else None,
             threads=threads,
             repeats=repeats,
             whole_epochs=whole_epochs or everything,
+            slow=everything,
             say=say,
         )
     console.print(table(result))

@@ -87,7 +87,7 @@ def run_kernels(repeats: int = 5) -> list[KernelResult]:
         Without the compiled core.
     """
     answer = subprocess.run(
-        [sys.executable, "-m", "fastmlp.bench.kernels", str(repeats)],
+        [sys.executable, "-P", "-m", "fastmlp.bench.kernels", str(repeats)],
         env=environment(1, None),
         capture_output=True,
         text=True,

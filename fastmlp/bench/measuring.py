@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from time import sleep
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ def run(
     threads: int | None = None,
     repeats: int = 5,
     whole_epochs: bool = False,
+    slow: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Run:
     """Measure.
@@ -42,13 +43,15 @@ def run(
     workloads : sequence of str
         Names in `WORKLOADS`.
     peers : sequence of str or None, default None
-        Names in `PEERS`; None takes all that a workload knows.
+        Names in `PEERS`; None takes all that a workload knows, but the slow ones.
     threads : int or None, default None
         Instead of a workload's own number.
     repeats : int, default 5
         Turns of each peer, after one that does not count.
     whole_epochs : bool, default False
         Never cut an epoch into slices.
+    slow : bool, default False
+        With `peers` None, the slow ones too.
     say : callable, default silent
         Told what is being done.
 
@@ -59,7 +62,11 @@ def run(
     result = Run(describe_machine(), versions(), repeats)
     for name in workloads:
         workload = WORKLOADS[name]
-        wanted = [peer for peer in workload.peers if peers is None or peer in peers]
+        if peers is None:
+            left_out = [peer for peer in workload.peers if not PEERS[peer].quick] + [*workload.slow]
+            wanted = [peer for peer in workload.peers if slow or peer not in left_out]
+        else:
+            wanted = [peer for peer in workload.peers if peer in peers]
         section = _new_section(workload, threads)
         result.workloads.append(section)
         _measure(section, [PEERS[name] for name in wanted], repeats, whole_epochs, say, result)
@@ -130,8 +137,8 @@ def _take_turns(
     say: Callable[[str], None],
 ) -> None:
     # fastmlp's process measures the peak as well, before and again after.
-    judge = next((t for t, p in turns if p.peer == "fastmlp"), None)
-    peaks = [judge.peak()] if judge else []
+    judges = [participant for participant, peer in turns if peer.peer == "fastmlp"]
+    peaks = [_peak(judge) for judge in judges]
     turn = 0
     while turns and (turn <= repeats or any(peer.score is None for _, peer in turns)):
         for participant, peer in list(turns):
@@ -149,6 +156,12 @@ def _take_turns(
             if turn:  # the first one warms up
                 peer.values.append(measurement.seconds)
         turn += 1
-    if judge and any(participant is judge for participant, _ in turns):
-        peaks.append(judge.peak())
+    peaks += [_peak(judge) for judge in judges]
     section.peak = max((peak for peak in peaks if peak), default=None)
+
+
+def _peak(judge: Participant) -> float | None:
+    """None also where its process has ended; whoever asks it for its turn hears why."""
+    with suppress(SkippedError):
+        return judge.peak()
+    return None

@@ -60,7 +60,7 @@ class Remote:
         self.versions: dict[str, str] = {}
         self.complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in `close`
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastmlp.bench.worker"],
+            [sys.executable, "-P", "-m", "fastmlp.bench.worker"],
             env=environment(n_threads, workload.isa),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

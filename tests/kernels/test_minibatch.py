@@ -215,7 +215,7 @@ def test_weights_that_are_not_finite_show_in_spite_of_zeros(isa, dtype, value):
     network[1].views[0][30, 4] = value
     run = Run(load_compiled(), network, SGD(), data, [np.arange(40)])
     assert np.isnan(run.results[0].loss)
-    assert run.trainer.core.steps == 1
+    assert run.trainer.core.state.step == 1
 
 
 def test_pixels_are_their_255th_parts(isa, dtype):
@@ -261,7 +261,7 @@ def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad, n_
     scalars = SGD().scalars(np.full(3, 0.1), np.arange(1, 4))
     loss, _, _, _ = run.trainer.core.epoch(np.arange(40), scalars, n_threads)
     assert not np.isfinite(loss)
-    assert run.trainer.core.steps == bad // 16 + 1
+    assert run.trainer.core.state.step == bad // 16 + 1
 
 
 def test_scalars_of_another_number_of_steps_are_refused():

@@ -123,7 +123,7 @@ def test_an_epoch_is_the_sequential_formula(isa, dtype, problem):
     assert abs(loss - exact_loss) <= 20 * TOLERANCE[dtype] * (1 + abs(exact_loss))
     assert weight == (20 if data.weight is None else data.weight[order].sum())
     assert correct == sum(step[1] for step in steps)
-    assert core.steps == 20
+    assert core.state.step == 20
 
 
 @pytest.mark.parametrize("pixels", [True, False])
@@ -246,7 +246,7 @@ def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad):
     _, core = core_of(network, data)
     loss, _, _ = core.epoch(np.arange(30), np.full(30, 0.1))
     assert not np.isfinite(loss)
-    assert core.steps == bad + 1
+    assert core.state.step == bad + 1
 
 
 @pytest.mark.parametrize(
