@@ -59,7 +59,7 @@ def test_flags():
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """``build(code, **environment)``: runs `code` in a copy of the sources with leftovers of builds.
+    """``build(code, **environment)``: runs `code` in a copy of the sources, old builds among them.
 
     `code` finds setuptools' build functions as ``backend`` and a folder as ``target``.
     """
