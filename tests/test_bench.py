@@ -17,7 +17,7 @@ from fastmlp.backends import load_compiled
 from fastmlp.bench import measuring
 from fastmlp.bench.command import bench
 from fastmlp.bench.kernels import kernel_table, run_kernels
-from fastmlp.bench.machine import cpus_for, describe_machine
+from fastmlp.bench.machine import OtherLoad, cpus_for, describe_machine
 from fastmlp.bench.peak import measure_peak
 from fastmlp.bench.peers import PEERS
 from fastmlp.bench.peers.base import Job, Score
@@ -367,6 +367,21 @@ def test_children_get_threads_and_nothing_else_of_ours(monkeypatch):
     assert "FASTMLP_BACKEND" not in own
     assert "FASTMLP_ISA" not in own
     assert environment(1, "avx2")["FASTMLP_ISA"] == "avx2"
+
+
+def test_what_others_take_is_a_share():
+    load = OtherLoad()
+    sum(range(200_000))  # ours: does not count
+    share = load.share()
+    assert share is None or share >= 0
+
+
+def test_a_busy_machine_is_told():
+    section = section_of(DIGITS, PeerResult("fastmlp", "fastmlp", 1, [1.0]))
+    for share, told in ((None, False), (0.01, False), (0.4, True)):
+        section.other_load = share
+        shown = text_of(table(Run(describe_machine(), {}, 5, [section])))
+        assert ("other processes took 40% of the CPUs" in shown) is told
 
 
 def test_cpus_are_distinct_and_ours():

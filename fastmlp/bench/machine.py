@@ -6,11 +6,12 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from fastmlp import config, runtime
 
-__all__ = ["cpus_for", "describe_machine", "versions"]
+__all__ = ["OtherLoad", "cpus_for", "describe_machine", "versions"]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -47,6 +48,43 @@ def cpus_for(n_threads: int) -> list[int]:
     allowed = _allowed()
     first = _one_per_core(allowed)
     return [*reversed(first), *(cpu for cpu in allowed if cpu not in first)][:n_threads]
+
+
+class OtherLoad:
+    """What other processes, and other guests of the same host, take of the CPUs from now on."""
+
+    def __init__(self) -> None:
+        self.began = perf_counter(), _busy_seconds(), _own_seconds()
+
+    def share(self) -> float | None:
+        """Of all CPUs until now, 0 to 1; None where the system does not tell.
+
+        Children count as others until they have ended.
+        """
+        began, busy_before, own_before = self.began
+        busy = _busy_seconds()
+        if busy is None or busy_before is None:
+            return None
+        others = (busy - busy_before) - (_own_seconds() - own_before)
+        return max(0.0, others / ((perf_counter() - began) * (os.cpu_count() or 1)))
+
+
+def _busy_seconds() -> float | None:
+    """CPU time of everything since the system started, what other guests stole included.
+
+    https://docs.kernel.org/filesystems/proc.html, 1.7: user, nice, system, idle, iowait, irq,
+    softirq, steal.
+    """
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    ticks = [int(field) for field in fields]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    return sum(os.times()[:4])
 
 
 def _allowed() -> list[int]:

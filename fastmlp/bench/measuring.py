@@ -7,7 +7,7 @@ from time import sleep
 from typing import TYPE_CHECKING
 
 from fastmlp import config
-from fastmlp.bench.machine import describe_machine, versions
+from fastmlp.bench.machine import OtherLoad, describe_machine, versions
 from fastmlp.bench.peers import PEERS, PeerRecord
 from fastmlp.bench.problems import load_problem
 from fastmlp.bench.remote import Remote, SkippedError
@@ -69,7 +69,9 @@ def run(
             wanted = [peer for peer in workload.peers if peer in peers]
         section = _new_section(workload, threads)
         result.workloads.append(section)
+        load = OtherLoad()
         _measure(section, [PEERS[name] for name in wanted], repeats, whole_epochs, say, result)
+        section.other_load = load.share()
     return result
 
 

@@ -70,6 +70,8 @@ class WorkloadResult:
     flop : int
         Of one measurement; 0: not counted.
     peers : list of PeerResult
+    other_load : float or None
+        Share of the CPUs that other processes took meanwhile.
     """
 
     workload: Workload
@@ -80,6 +82,7 @@ class WorkloadResult:
     peak: float | None = None
     flop: int = 0
     peers: list[PeerResult] = field(default_factory=list)
+    other_load: float | None = None
 
     @property
     def ours(self) -> PeerResult | None:
@@ -148,6 +151,7 @@ class WorkloadResult:
             "n_samples": self.n_samples,
             "flop": self.flop or None,
             "peak_gflops": self.peak,
+            "other_load": self.other_load,
             "peers": [self._peer_to_dict(peer) for peer in self.peers],
         }
 

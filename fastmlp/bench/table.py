@@ -39,6 +39,9 @@ GFLOP/s: of the matrix products, skipped zeros counted, and its share of the mul
 measured beside it; accuracy: on the test set after the first epoch, the same work for all."""
 
 
+MOST_OTHER_LOAD = 0.05
+
+
 def describe(section: WorkloadResult) -> str:
     """A workload in one line."""
     w = section.workload
@@ -131,6 +134,11 @@ def _remarks(section: WorkloadResult) -> Iterator[Text]:
             texts.append(f"{peer.label}: a turn is 1/{peer.slices} of an epoch, scaled up")
         if section.did_less(peer):
             texts.append(f"{peer.label} DID LESS than the others on the same work")
+    if (section.other_load or 0) > MOST_OTHER_LOAD:
+        texts.append(
+            f"other processes took {section.other_load:.0%} of the CPUs meanwhile: repeat it on a "
+            "quiet machine"
+        )
     if section.generated not in ("", ON_PURPOSE):
         texts.append(f"generated data of the same shape: {section.generated}")
     return (Text(f"  {text}", "dim") for text in texts)
