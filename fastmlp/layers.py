@@ -94,6 +94,45 @@ class Dense:
         W[...] = weights
         b[...] = 0
 
+    def apply(self, parameters: tuple[Array, ...], X: Array) -> Array:
+        """The layer as a formula, ``activation(X W + b)``; for autograd's arrays too.
+
+        Parameters
+        ----------
+        parameters : (W, b)
+            ``W`` (n_in, n_units), ``b`` (n_units,).
+        X : ndarray of shape (n, n_in)
+
+        Returns
+        -------
+        ndarray of shape (n, n_units)
+        """
+        W, b = parameters
+        return self.activation.forward(X @ W + b)
+
+    def apply_backward(
+        self, parameters: tuple[Array, ...], X: Array, dA: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """The chain rule through `apply`.
+
+        Parameters
+        ----------
+        parameters, X
+            As for `apply`.
+        dA : ndarray of shape (n, n_units)
+            Gradient of the loss with respect to the layer's output.
+
+        Returns
+        -------
+        dX : ndarray of shape (n, n_in)
+        (dW, db)
+            Shapes as `parameters`, summed over the samples.
+        """
+        W, b = parameters
+        Z = X @ W + b
+        dZ = self.activation.backward(dA, Z, self.activation.forward(Z))
+        return dZ @ W.T, (X.T @ dZ, dZ.sum(axis=0))
+
     def forward(self, backend: Backend, parameters: tuple[Array, ...], X: Array) -> LayerCache:
         W, b = parameters
         Z = np.empty((X.shape[0], self.n_units), dtype=W.dtype)

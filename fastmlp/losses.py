@@ -98,7 +98,8 @@ def _binary_cross_entropy_from_z(Z: Array, Y: Array) -> Array:
 def _huber(A: Array, Y: Array) -> Array:
     """mean_j r^2 / 2 where |r| <= 1, else |r| - 1/2 (Huber 1964, delta = 1)."""
     r = np.abs(A - Y)
-    return np.where(r <= 1, 0.5 * r * r, r - 0.5).mean(axis=1)
+    q = np.minimum(r, 1)
+    return (q * (r - 0.5 * q)).mean(axis=1)
 
 
 # The position is the code: the order of `enum fm_loss` in csrc/fastmlp.h.

@@ -137,6 +137,39 @@ class Network:
         caches = self._forward(check_inputs(X, self.architecture))
         return (caches[-1].A, caches) if return_cache else caches[-1].A
 
+    def apply(self, parameters: Sequence[tuple[Array, ...]], X: Any) -> Array:
+        """Outputs with parameters of your own: a pure function, in NumPy, of both arguments.
+
+        Autograd differentiates it, which `compute_gradient` can be held against.
+
+        Parameters
+        ----------
+        parameters : sequence of (W, b)
+            Shapes as `parameters`, any float type. Not checked.
+        X : array-like of shape (n, n_inputs)
+
+        Returns
+        -------
+        array of shape (n, n_outputs)
+            Of the type that the parameters make.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from autograd import grad
+        >>> from fastmlp import Dense, Network
+        >>> net = Network(2, [Dense(3, "tanh"), Dense(1)], loss="mse", dtype="float64", seed=0)
+        >>> X, y = np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([[1.0], [2.0]])
+        >>> cost = lambda parameters: ((net.apply(parameters, X) - y) ** 2).mean()
+        >>> dW, db = grad(cost)(net.parameters)[0]
+        >>> np.allclose(dW, net.compute_gradient(X, y)[0][0])
+        True
+        """
+        A = scale_pixels(check_inputs(X, self.architecture), self.architecture.dtype)
+        for layer, values in zip(self.architecture.layers, parameters, strict=True):
+            A = layer.apply(values, A)
+        return A
+
     def predict(self, X: Any) -> Array:
         """Outputs in one fused pass.
 

@@ -189,6 +189,66 @@ def test_float32(backend, make_network, hidden, loss):
     assert relative_difference(actual, autograd_gradient(net, X, Y, None)) < 2e-5
 
 
+# --- Our own formulas under autograd --------------------------------------------------------------
+
+traceable = pytest.mark.parametrize("name", sorted(set(FORWARD) - {"gelu"}))
+SMOOTH_AT_ZERO = {"identity", "elu", "sigmoid", "tanh", "softplus", "silu", "softmax"}
+
+
+@traceable
+def test_autograd_differentiates_the_activations(name):
+    activation = ACTIVATIONS[name]
+    rng = np.random.default_rng(8)
+    Z, dA = rng.normal(0, 2, (9, 4)), rng.standard_normal((9, 4))
+    if name in SMOOTH_AT_ZERO:
+        Z[0] = 0
+    expected = activation.backward(dA, Z, activation.forward(Z))
+    actual = grad(lambda Z: (dA * activation.forward(Z)).sum())(Z)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", VALUE)
+def test_autograd_differentiates_the_losses(name):
+    loss = LOSSES[name]
+    rng = np.random.default_rng(9)
+    A, Y = rng.uniform(0.01, 0.99, (9, 4)), rng.dirichlet([1, 1, 1, 1], 9)
+    if not loss.probabilities:
+        A, Y = 5 * A, -2 * Y
+    actual = grad(lambda A: loss.value(A, Y).sum())(A)
+    np.testing.assert_allclose(actual, loss.gradient(A, Y), rtol=1e-12, atol=1e-14)
+
+
+@traceable
+def test_autograd_differentiates_apply(make_network, name):
+    net = make_network("numpy", hidden=name)
+    X, Y = problem(net, 21)
+    loss = net.architecture.loss
+    actual = grad(lambda parameters: loss.value(net.apply(parameters, X), Y).mean())(net.parameters)
+    assert relative_difference(actual, net.compute_gradient(X, Y)) < 1e-12
+
+
+def test_apply_gives_what_predict_gives(backend, dtype, make_network):
+    net = make_network(backend, dtype)
+    X, _ = problem(net, 7)
+    A = net.apply(net.parameters, X)
+    np.testing.assert_allclose(A, net.predict(X), rtol=1e-5 if dtype == "float32" else 1e-12)
+    assert A.dtype == dtype
+    pixels = np.arange(10, dtype=np.uint8).reshape(2, 5)
+    np.testing.assert_allclose(net.apply(net.parameters, pixels), net.predict(pixels), rtol=1e-5)
+
+
+def test_apply_takes_other_parameters_and_checks_inputs(make_network):
+    net = make_network("numpy")
+    halved = [(W / 2, b + 1) for W, b in net.parameters]
+    X, _ = problem(net, 7)
+    A = net.apply(halved, X)
+    for mine, theirs in zip(net.parameters, halved, strict=True):
+        mine[0][...], mine[1][...] = theirs
+    np.testing.assert_array_equal(A, net.predict(X))
+    with pytest.raises(ValueError, match="X: expected 5 columns"):
+        net.apply(halved, X[:, :4])
+
+
 # --- check_gradient itself ------------------------------------------------------------------------
 
 

@@ -79,3 +79,21 @@ def test_backward_is_the_chain_rule(passed_forward, backend, dtype):
     np.testing.assert_allclose(dW, cache.X.T @ dZ, **tolerance(dtype))
     np.testing.assert_allclose(db, dZ.sum(axis=0), **tolerance(dtype))
     np.testing.assert_allclose(dX, dZ @ W.T, **tolerance(dtype))
+
+
+def test_apply_is_forward_as_a_formula(passed_forward, dtype):
+    layer, parameters, cache, _ = passed_forward
+    A = layer.apply(parameters, cache.X)
+    np.testing.assert_allclose(A, cache.A, **tolerance(dtype))
+    assert A.dtype == dtype
+
+
+def test_apply_backward_is_backward_as_a_formula(passed_forward, backend, dtype):
+    layer, (W, b), cache, dA = passed_forward
+    dW, db, dX = np.empty_like(W), np.empty_like(b), np.empty_like(cache.X)
+    dZ = layer.activation_gradient(get_backend(backend), cache, dA)
+    layer.backward(get_backend(backend), (W, b), cache, dZ, (dW, db), dX)
+    mine = layer.apply_backward((W, b), cache.X, dA)
+    np.testing.assert_allclose(mine[0], dX, **tolerance(dtype))
+    np.testing.assert_allclose(mine[1][0], dW, **tolerance(dtype))
+    np.testing.assert_allclose(mine[1][1], db, **tolerance(dtype))
