@@ -9,12 +9,14 @@ Symbols: ``w`` parameters, ``g`` gradient, ``lr`` learning rate, ``t`` step numb
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from fastmlp.arena import Arena
+from fastmlp.schedules import Schedule, describe
 
 __all__ = [
     "SGD",
@@ -28,7 +30,7 @@ __all__ = [
     "Rule",
 ]
 
-Schedule = Callable[[int], float]
+LearningRate = float | Callable[[int], float]  # a Schedule is such a function
 Array = np.ndarray
 
 
@@ -61,11 +63,12 @@ class Optimizer:
 
     Parameters
     ----------
-    lr : float or callable
-        Learning rate, at least 0, or a function ``lr(step)`` of the step number from 0.
+    lr : float, Schedule or callable
+        Learning rate, at least 0; or one of `fastmlp.schedules`; or a function ``lr(step)`` of the
+        step number from 0.
     """
 
-    lr: float | Schedule
+    lr: LearningRate
     epsilon = 0.0
 
     def __post_init__(self) -> None:
@@ -80,8 +83,13 @@ class Optimizer:
                 interval = "[0, 1)" if below_one else "[0, inf)"
                 raise ValueError(f"{field.name}: expected a number in {interval}, got {value}")
 
-    def rates(self, first_step: int, n_steps: int) -> Array:
-        """Learning rates of the steps `first_step` (counted from 0) and following, float64."""
+    def rates(self, first_step: int, n_steps: int, state: dict[str, Any] | None = None) -> Array:
+        """Learning rates of the steps `first_step` (counted from 0) and following, float64.
+
+        `state` is what the schedule remembers, where it does.
+        """
+        if isinstance(self.lr, Schedule):
+            return self.lr.rates(first_step + np.arange(n_steps, dtype=np.float64), state)
         if callable(self.lr):
             return np.array([self.lr(first_step + i) for i in range(n_steps)], dtype=np.float64)
         return np.full(n_steps, self.lr, dtype=np.float64)
@@ -106,9 +114,9 @@ class Optimizer:
         zero = np.zeros_like(lr)
         return np.stack([zero, lr, zero + self.epsilon, zero], axis=1)
 
-    def describe(self) -> dict:
-        """Name and hyperparameters, for logs."""
-        return {"name": type(self).__name__, **asdict(self)}
+    def describe(self) -> dict[str, Any]:
+        """Name and hyperparameters, for logs and files."""
+        return describe(self)
 
 
 @dataclass(frozen=True)
@@ -122,13 +130,13 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    lr : float or callable, default 0.01
+    lr : float, Schedule or callable, default 0.01
     momentum : float in [0, 1), default 0
     nesterov : bool, default False
     weight_decay : float, default 0
     """
 
-    lr: float | Schedule = 0.01
+    lr: LearningRate = 0.01
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -167,12 +175,12 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    lr : float or callable, default 0.001
+    lr : float, Schedule or callable, default 0.001
     rho : float in [0, 1), default 0.9
     epsilon : float, default 1e-8
     """
 
-    lr: float | Schedule = 0.001
+    lr: LearningRate = 0.001
     rho: float = 0.9
     epsilon: float = 1e-8
 
@@ -197,11 +205,11 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    lr : float or callable, default 0.01
+    lr : float, Schedule or callable, default 0.01
     epsilon : float, default 1e-10
     """
 
-    lr: float | Schedule = 0.01
+    lr: LearningRate = 0.01
     epsilon: float = 1e-10
 
     @property
@@ -225,12 +233,12 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    lr : float or callable, default 0.001
+    lr : float, Schedule or callable, default 0.001
     beta1, beta2 : float in [0, 1), default 0.9 and 0.999
     epsilon : float, default 1e-8
     """
 
-    lr: float | Schedule = 0.001
+    lr: LearningRate = 0.001
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
@@ -272,7 +280,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    lr : float or callable, default 0.001
+    lr : float, Schedule or callable, default 0.001
     beta1, beta2 : float in [0, 1), default 0.9 and 0.999
     epsilon : float, default 1e-8
     weight_decay : float, default 0.01
@@ -303,7 +311,7 @@ class Nadam(Adam):
 
     Parameters
     ----------
-    lr : float or callable, default 0.001
+    lr : float, Schedule or callable, default 0.001
     beta1, beta2 : float in [0, 1), default 0.9 and 0.999
     epsilon : float, default 1e-8
     """
@@ -322,7 +330,7 @@ class Nadam(Adam):
 
 
 class OptimizerState:
-    """An optimizer at work on one network: its moments and the number of steps taken.
+    """An optimizer at work on one network: moments, steps taken, what its schedule remembers.
 
     Parameters
     ----------
@@ -335,3 +343,14 @@ class OptimizerState:
         self.optimizer = optimizer
         self.moments = [parameters.like() for _ in range(optimizer.rule.n_states)]
         self.step = 0
+        lr = optimizer.lr
+        self.schedule = lr.initial_state() if isinstance(lr, Schedule) else None
+
+    def rates(self, n_steps: int) -> Array:
+        """Learning rates of the next steps, float64."""
+        return self.optimizer.rates(self.step, n_steps, self.schedule)
+
+    def observe(self, record: Mapping[str, float]) -> None:
+        """Show an epoch's record to the schedule."""
+        if isinstance(self.optimizer.lr, Schedule):
+            self.schedule = self.optimizer.lr.observe(self.schedule, record)

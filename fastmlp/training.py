@@ -73,7 +73,7 @@ def fit(
         for epoch in range(1, epochs + 1):
             start.take()
             order = network.rng.permutation(n) if shuffle else np.arange(n)
-            rates = optimizer.rates(state.step, data.n_steps(n))
+            rates = state.rates(data.n_steps(n))
             began = perf_counter()
             result = trainer.epoch(order, rates)
             seconds = perf_counter() - began
@@ -94,6 +94,7 @@ def fit(
             record["seconds"] = seconds
             record["samples_per_second"] = n / seconds
             history.records.append(record)
+            state.observe(record)
             stops = [callback.on_epoch_end(network, record) for callback in callbacks]
             if any(stops):
                 break

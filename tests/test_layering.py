@@ -21,6 +21,8 @@ ORDER = [
     "losses",
     "initializers",
     "arena",
+    "monitor",
+    "schedules",
     "optimizers",
     "layers",
     "architecture",
