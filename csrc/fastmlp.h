@@ -67,6 +67,8 @@ typedef struct {
   fm_matrix W, WT;                   /* WT: transposed copy; data NULL in the first layer */
   void *b;                           /* (n_out,) */
   void *W_moments[2], *b_moments[2]; /* laid out as W and b */
+  double l1, l2;                     /* penalties on W */
+  double *penalties;                 /* (n_in,) one for each strip of rows; NULL: none */
   fm_matrix Z, A, D;                 /* (batch, n_out); D: dA, then dZ. Z may be A (fm_needs_z) */
 } fm_layer;
 
@@ -92,6 +94,7 @@ typedef struct {
   const ptrdiff_t *index; /* (n,) rows of the data */
   ptrdiff_t n;
   double weight;        /* sum of the samples' weights */
+  double penalty_scale; /* times the layers' penalties */
   fm_matrix X;          /* (n, n_features) gathered */
   fm_matrix Y;          /* (n, n_outputs) gathered, where the targets are rows */
   uint8_t *nonzero;     /* (n, n_features) bits: which features are not 0; NULL: none is skipped */
@@ -133,6 +136,7 @@ typedef struct {
                           ptrdiff_t stop, void *scratch);
   void (*update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                          int part, int n_parts, void *scratch);
+  double (*sum_of_penalties)(const fm_net *net);
 
   /* sgd.inl.h */
   ptrdiff_t (*sgd_sample)(const fm_net *net, const fm_data *data, const ptrdiff_t *order,

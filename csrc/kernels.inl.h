@@ -47,6 +47,7 @@ const fm_kernels TABLE(FM_ISA, SUFFIX) = {
     .scratch_size = FN(scratch_size),
     .batch_rows = FN(batch_rows),
     .update_weights = FN(update_weights),
+    .sum_of_penalties = FN(sum_of_penalties),
     .sgd_sample = FN(sgd_sample),
 };
 

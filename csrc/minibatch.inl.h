@@ -154,6 +154,40 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
   return count;
 }
 
+/* g += scale (l2 w + l1 sign(w)) for a strip of weights; returns scale (l2 / 2 w^2 + l1 |w|),
+ * summed. w (rows, n)  IN;  g (rows, n)  IN and OUT; rows of both lie ld apart */
+static double FN(add_penalty)(const fm_layer *layer, double scale, ptrdiff_t rows, ptrdiff_t n,
+                              ptrdiff_t ld, const REAL *w, REAL *g) {
+  const vec l1 = vset1((REAL)(scale * layer->l1)), l2 = vset1((REAL)(scale * layer->l2));
+  vec squares = {0}, sizes = {0};
+  for (ptrdiff_t r = 0; r < rows; r++, w += ld, g += ld)
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+      const vec v = vloadn(w + j, lanes), size = vabs(v);
+      const vec sign = vblend(vlt((vec){0}, size), vcopysign(l1, v), (vec){0});
+      vstoren(g + j, vfma(l2, v, vloadn(g + j, lanes)) + sign, lanes);
+      squares = vfma(v, v, squares);
+      sizes += size;
+    }
+  return scale * (layer->l1 * (double)vsum(sizes) + layer->l2 / 2 * (double)vsum(squares));
+}
+
+/* Strips of rows in which a weight matrix is updated. */
+INLINE ptrdiff_t FN(strips_of)(const fm_layer *layer) {
+  return (layer->W.rows + FM_STRIP_ROWS - 1) / FM_STRIP_ROWS;
+}
+
+/* The penalties that the last update_weights added, over all layers, of the weights before it. */
+static double FN(sum_of_penalties)(const fm_net *net) {
+  double sum = 0;
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    for (ptrdiff_t strip = 0; layer->penalties && strip < FN(strips_of)(layer); strip++)
+      sum += layer->penalties[strip];
+  }
+  return sum;
+}
+
 /* Second phase: part `part` of `n_parts` of every weight matrix and bias. */
 static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                                int part, int n_parts, void *scratch) {
@@ -165,7 +199,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     const fm_layer *layer = &net->layers[l];
     const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X;
     const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
-    const ptrdiff_t n_strips = (k + FM_STRIP_ROWS - 1) / FM_STRIP_ROWS;
+    const ptrdiff_t n_strips = FN(strips_of)(layer);
     const ptrdiff_t first = n_strips * part / n_parts, end = n_strips * (part + 1) / n_parts;
     for (ptrdiff_t strip = first; strip < end; strip++) {
       const ptrdiff_t i = k * strip / n_strips, rows = k * (strip + 1) / n_strips - i;
@@ -176,6 +210,8 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
                         layer->D.ld, g, ld, WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL,
                         n_samples);
       REAL *w = (REAL *)layer->W.data + i * ld;
+      if (layer->penalties)
+        layer->penalties[strip] = FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
       REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
       for (ptrdiff_t r = 0; r < rows; r++)
         FN(optimizer_update)(update, n, g + r * ld, w + r * ld, s0 ? s0 + (i + r) * ld : NULL,

@@ -97,10 +97,7 @@ class Architecture:
         """Description of which `from_dict` makes an equal architecture."""
         return {
             "n_inputs": self.n_inputs,
-            "layers": [
-                {"type": "Dense", "n_units": layer.n_units, "activation": layer.activation.name}
-                for layer in self.layers
-            ],
+            "layers": [layer.to_dict() for layer in self.layers],
             "loss": self.loss.name,
             "dtype": self.dtype.name,
         }
@@ -123,6 +120,7 @@ class Architecture:
             if layer["type"] != "Dense":
                 raise ValueError(f"layer type {layer['type']!r} is not known")
             activation = look_up(activations, "activation", layer["activation"])
-            layers.append(Dense(layer["n_units"], activation))
+            options = {name: layer[name] for name in ("l1", "l2") if name in layer}
+            layers.append(Dense(layer["n_units"], activation, **options))
         loss = look_up(losses, "loss", description["loss"])
         return cls.checked(description["n_inputs"], layers, loss, description["dtype"])

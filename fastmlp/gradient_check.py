@@ -15,6 +15,8 @@ __all__ = ["check_gradient"]
 def check_gradient(network: Network, X: Any, y: Any, sample_weight: Any = None) -> float:
     """Largest relative difference between the gradient and central differences, in float64.
 
+    The gradient is that of what `Network.fit` minimises, penalties included.
+
     For each parameter array, the largest ``|analytic - numeric|`` over the largest
     ``|analytic| + |numeric|``; the maximum over the arrays. Right gradients give 1e-7 or less,
     unless a sample sits on a kink (relu at 0). Costs two forward passes a parameter.
@@ -36,7 +38,7 @@ def check_gradient(network: Network, X: Any, y: Any, sample_weight: Any = None) 
     eps / h of a central difference balance (Press et al., Numerical Recipes, section 5.7).
     """
     network = network.astype("float64")
-    analytic = network.compute_gradient(X, y, sample_weight)
+    analytic = network.compute_gradient(X, y, sample_weight, training=True)
     base_step = float(np.finfo(np.float64).eps) ** (1 / 3)
     worst = 0.0
     for values, gradients in zip(network.parameters, analytic, strict=True):
@@ -46,9 +48,9 @@ def check_gradient(network: Network, X: Any, y: Any, sample_weight: Any = None) 
                 value = float(w[i])
                 step = base_step * max(1.0, abs(value))
                 w[i] = value + step
-                above = network.cost(X, y, sample_weight)
+                above = network.cost(X, y, sample_weight, training=True)
                 w[i] = value - step
-                below = network.cost(X, y, sample_weight)
+                below = network.cost(X, y, sample_weight, training=True)
                 w[i] = value
                 numeric[i] = (above - below) / (2 * step)
             largest = (np.abs(g) + np.abs(numeric)).max()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["Dense", "LayerCache"]
 
 Array = np.ndarray
+
+
+def check_number(value: Any, name: str) -> float:
+    """A finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not 0 <= value < np.inf:
+        raise ValueError(f"{name}: expected a number in [0, inf), got {value}")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,9 @@ class Dense:
     init : str, callable or None, default None
         Initial weights: a name, or ``init(rng, n_in, n_out) -> (n_in, n_out)``. None takes the one
         that suits the activation. Biases start at 0.
+    l1, l2 : float, default 0
+        Penalties on the weights: training minimises the loss plus ``l1 sum |W| + l2 / 2 sum W^2``.
+        They count in the loss that training reports, not in `Network.evaluate`.
 
     Raises
     ------
@@ -59,12 +71,17 @@ class Dense:
     n_units: int
     activation: Activation
     init: str | Initializer | None = None
+    l1: float = 0.0
+    l2: float = 0.0
 
     def __init__(
         self,
         n_units: int,
         activation: str | Activation = "identity",
         init: str | Initializer | None = None,
+        *,
+        l1: float = 0.0,
+        l2: float = 0.0,
     ):
         if isinstance(n_units, bool) or not hasattr(n_units, "__index__"):
             raise TypeError(f"n_units: expected an integer, got {type(n_units).__name__}")
@@ -75,11 +92,28 @@ class Dense:
         object.__setattr__(self, "n_units", n_units.__index__())
         object.__setattr__(self, "activation", get_activation(activation))
         object.__setattr__(self, "init", init)
+        object.__setattr__(self, "l1", check_number(l1, "l1"))
+        object.__setattr__(self, "l2", check_number(l2, "l2"))
 
     @property
     def compiled(self) -> bool:
         """Whether the compiled core has this layer."""
         return self.activation.code is not None
+
+    @property
+    def penalised(self) -> bool:
+        """Whether training adds a penalty to the loss."""
+        return bool(self.l1 or self.l2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Description from which `Architecture.from_dict` makes an equal layer."""
+        options = {name: getattr(self, name) for name in ("l1", "l2") if getattr(self, name)}
+        return {
+            "type": "Dense",
+            "n_units": self.n_units,
+            "activation": self.activation.name,
+            **options,
+        }
 
     def parameter_shapes(self, n_in: int) -> list[tuple[str, tuple[int, ...], bool]]:
         """Name, shape and "does it decay" of each parameter."""
@@ -159,3 +193,15 @@ class Dense:
         """Fill `gradients` (dW, db), and dX where it is wanted."""
         dW, db = gradients
         backend.affine_backward(cache.X, parameters[0], dZ, dW, db, dX)
+
+    def penalty(
+        self, parameters: tuple[Array, ...], scale: float, gradients: tuple[Array, ...] | None
+    ) -> float:
+        """`scale` times the penalty; adds its gradient to `gradients` where they are given."""
+        if not self.penalised:
+            return 0.0
+        W = parameters[0]
+        if gradients is not None:
+            gradients[0][...] += scale * self.l2 * W + scale * self.l1 * np.sign(W)
+        size = np.abs(W).sum(dtype=np.float64)
+        return scale * float(self.l1 * size + self.l2 / 2 * np.vdot(W, W))

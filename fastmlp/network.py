@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import propagation, serialization, training
+from fastmlp import propagation, serialization
 from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
 from fastmlp.backends import get_backend, load_compiled
-from fastmlp.backends.base import Predictor
+from fastmlp.backends.base import Predictor, StepOptions
 from fastmlp.callbacks import Callback
 from fastmlp.history import History
 from fastmlp.layers import Dense, LayerCache
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Adam, Optimizer, OptimizerState
 from fastmlp.progress import progress_callbacks
+from fastmlp.training import evaluate
+from fastmlp.training import fit as train
 from fastmlp.validation import check_inputs, check_targets, check_weights, scale_pixels
 
 __all__ = ["Network"]
@@ -192,7 +194,7 @@ class Network:
         self.predictor(X, out)
         return out
 
-    def cost(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def cost(self, X: Any, y: Any, sample_weight: Any = None, *, training: bool = False) -> float:
         """Mean loss.
 
         Parameters
@@ -203,6 +205,8 @@ class Network:
             "binary_cross_entropy" and floats for the other losses, (n,) or (n, n_outputs).
         sample_weight : array-like of shape (n,) or None, default None
             The mean is weighted by it.
+        training : bool, default False
+            What `fit` minimises: with the layers' penalties.
 
         Returns
         -------
@@ -213,20 +217,24 @@ class Network:
         TypeError, ValueError
             For arguments that are not of these kinds or do not fit each other.
         """
-        return training.evaluate(self, *self._checked(X, y, sample_weight))["loss"]
+        checked = self._checked(X, y, sample_weight)
+        loss = evaluate(self, *checked)["loss"]
+        if training:
+            loss += propagation.add_penalties(self.architecture, self.arena, 1.0, None)
+        return loss
 
     def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """``{"loss": ...}``, for the cross-entropies ``"accuracy"`` too; arguments as `cost`."""
-        return training.evaluate(self, *self._checked(X, y, sample_weight))
+        return evaluate(self, *self._checked(X, y, sample_weight))
 
     def compute_gradient(
-        self, X: Any, y: Any, sample_weight: Any = None
+        self, X: Any, y: Any, sample_weight: Any = None, *, training: bool = False
     ) -> list[tuple[Array, ...]]:
         """Gradient of the mean loss.
 
         Parameters
         ----------
-        X, y, sample_weight
+        X, y, sample_weight, training
             As for `cost`.
 
         Returns
@@ -247,6 +255,8 @@ class Network:
         propagation.backward(
             self.backend, self.architecture, self.arena, caches, Y, scale, gradients
         )
+        if training:
+            propagation.add_penalties(self.architecture, self.arena, 1.0, gradients)
         return gradients.pairs()
 
     def update_weights(self, deltas: Sequence[tuple[Array, ...]]) -> None:
@@ -294,6 +304,7 @@ class Network:
         shuffle: bool = True,
         validation_data: tuple[Any, Any] | None = None,
         sample_weight: Any = None,
+        divide_penalty: bool = False,
         callbacks: Sequence[Callback] = (),
         verbose: int = 0,
     ) -> History:
@@ -320,6 +331,9 @@ class Network:
             Evaluated after each epoch.
         sample_weight : array-like of shape (n,) or None, default None
             A batch's loss is the mean with these weights.
+        divide_penalty : bool, default False
+            Divide the layers' penalties by the sum of the batch's sample weights (its number of
+            samples without weights), as scikit-learn does with ``alpha``.
         callbacks : sequence of Callback, default ()
         verbose : {0, 1, 2}, default 0
             1 draws a progress bar where the output is a terminal, 2 prints a line an epoch.
@@ -335,7 +349,7 @@ class Network:
         DivergenceError
             Where the loss stops being finite; the parameters are those of the start of that epoch.
         """
-        return training.fit(
+        return train(
             self,
             X,
             y,
@@ -345,6 +359,7 @@ class Network:
             shuffle=shuffle,
             validation_data=validation_data,
             sample_weight=sample_weight,
+            options=StepOptions(divide_penalty),
             callbacks=[*callbacks, *progress_callbacks(verbose)],
         )
 

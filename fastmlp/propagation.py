@@ -13,7 +13,7 @@ from fastmlp.layers import LayerCache
 if TYPE_CHECKING:
     from fastmlp.backends.base import Backend
 
-__all__ = ["backward", "forward"]
+__all__ = ["add_penalties", "backward", "forward"]
 
 Array = np.ndarray
 
@@ -55,3 +55,15 @@ def backward(
         layers[i].backward(backend, values[i], caches[i], dZ, grads[i], dX)
         if dX is not None:
             dZ = layers[i - 1].activation_gradient(backend, caches[i - 1], dX)
+
+
+def add_penalties(
+    architecture: Architecture, parameters: Arena, scale: float, gradients: Arena | None
+) -> float:
+    """`scale` times the layers' penalties; adds their gradients to `gradients`, None for none."""
+    values = parameters.pairs()
+    grads = [None] * len(values) if gradients is None else gradients.pairs()
+    return sum(
+        layer.penalty(w, scale, g)
+        for layer, w, g in zip(architecture.layers, values, grads, strict=True)
+    )

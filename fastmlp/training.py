@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmlp.backends.base import TrainingData
+from fastmlp.backends.base import StepOptions, TrainingData
 from fastmlp.callbacks import Callback
 from fastmlp.history import History
 from fastmlp.optimizers import Optimizer, OptimizerState
@@ -41,6 +41,7 @@ def fit(
     shuffle: bool,
     validation_data: tuple[Any, Any] | None,
     sample_weight: Any,
+    options: StepOptions,
     callbacks: Sequence[Callback],
 ) -> History:
     """See `Network.fit`."""
@@ -63,7 +64,7 @@ def fit(
     state = network.optimizer_state
     if state is None or state.optimizer != optimizer:
         state = network.optimizer_state = OptimizerState(optimizer, network.arena)
-    trainer = network.backend.trainer(architecture, network.arena, state, data)
+    trainer = network.backend.trainer(architecture, network.arena, state, data, options)
     start = _Snapshot(network, state)
     history = History()
     with ExitStack() as at_end:

@@ -96,6 +96,13 @@ def test_description_round_trip():
             assert Architecture.from_dict(description, custom) == architecture
 
 
+def test_description_round_trip_of_options():
+    architecture = checked(layers=[Dense(3, l1=0.1), Dense(2, l2=1e-300), Dense(1, l1=1, l2=2)])
+    description = json.loads(json.dumps(architecture.to_dict()))
+    assert Architecture.from_dict(description, {}) == architecture
+    assert "l1" not in description["layers"][1]
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_description_round_trip_of_every_loss(loss):
     architecture = checked(layers=[Dense(2, "sigmoid")], loss=loss)

@@ -248,6 +248,36 @@ def test_apply_takes_other_parameters_and_checks_inputs(make_network):
     with pytest.raises(ValueError, match="X: expected 5 columns"):
         net.apply(halved, X[:, :4])
 
+# --- Penalties ------------------------------------------------------------------------------------
+
+
+def penalised(backend, dtype="float64"):
+    layers = [Dense(5, "tanh", l1=0.01), Dense(4, "tanh"), Dense(3, "softmax", l1=0.02, l2=0.3)]
+    return Network(4, layers, loss="cross_entropy", dtype=dtype, seed=0, backend=backend)
+
+
+def test_penalties_are_in_the_training_cost_alone(backend):
+    net = penalised(backend)
+    X, Y = problem(net)
+    (W0, _), _, (W2, _) = net.parameters
+    penalty = 0.01 * np.abs(W0).sum() + 0.02 * np.abs(W2).sum() + 0.15 * (W2**2).sum()
+    assert net.cost(X, Y, training=True) == pytest.approx(net.cost(X, Y) + penalty, rel=1e-13)
+    assert net.evaluate(X, Y)["loss"] == net.cost(X, Y)
+
+
+def test_gradient_of_the_penalties(backend):
+    net = penalised(backend)
+    X, Y = problem(net)
+    weight = np.random.default_rng(6).uniform(0, 2, len(X))
+    assert check_gradient(net, X, Y, weight) < 1e-6
+    plain, trained = (net.compute_gradient(X, Y, weight, training=flag) for flag in (False, True))
+    assert relative_difference(plain, autograd_gradient(net, X, Y, weight)) < 1e-10
+    (W0, _), _, (W2, _) = net.parameters
+    expected = [0.01 * np.sign(W0), 0, 0.02 * np.sign(W2) + 0.3 * W2]
+    for (dW, db), (plain_dW, plain_db), extra in zip(trained, plain, expected, strict=True):
+        np.testing.assert_allclose(dW, plain_dW + extra, rtol=1e-13)
+        np.testing.assert_array_equal(db, plain_db)
+
 
 # --- check_gradient itself ------------------------------------------------------------------------
 

@@ -45,6 +45,21 @@ def test_records_do_not_change():
         Dense(4).n_units = 5
 
 
+@pytest.mark.parametrize("name", ["l1", "l2"])
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (-0.1, ValueError, r"expected a number in \[0, inf\), got -0.1"),
+        (np.nan, ValueError, r"expected a number in \[0, inf\), got nan"),
+        ("0.1", TypeError, "expected a number, got str"),
+        (True, TypeError, "expected a number, got bool"),
+    ],
+)
+def test_penalties_are_checked(name, value, error, message):
+    with pytest.raises(error, match=f"{name}: {message}"):
+        Dense(4, **{name: value})
+
+
 def test_weights_decay_and_biases_do_not():
     assert Dense(4).parameter_shapes(3) == [("W", (3, 4), True), ("b", (4,), False)]
 

@@ -7,9 +7,11 @@ import json
 import os
 import signal
 import threading
+import warnings
 
 import numpy as np
 import pytest
+from sklearn.neural_network import MLPClassifier
 
 from fastmlp import (
     SGD,
@@ -26,7 +28,7 @@ from fastmlp import (
     set_num_threads,
 )
 from fastmlp.backends import load_compiled
-from fastmlp.backends.base import TrainingData
+from fastmlp.backends.base import StepOptions, TrainingData
 from fastmlp.optimizers import OptimizerState
 
 needs_compiled = pytest.mark.skipif(load_compiled() is None, reason="needs the compiled core")
@@ -218,6 +220,51 @@ def test_weights_are_repetitions(backend, dtype, make_network, make_data, loss):
     with_copies = repeated.fit(X2, y2, batch_size=len(X2), **options)
     np.testing.assert_allclose(weighted.arena.flat, repeated.arena.flat, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(with_weights["loss"], with_copies["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 7, 40])
+def test_divided_penalties_are_those_of_scikit_learn(backend, weighted, batch_size):
+    """Parameters, and the loss it reports: batches weighted by their number of samples."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 6)), np.arange(40) % 3
+    weight = rng.uniform(0.5, 2, 40) if weighted else None
+    options = {
+        "activation": "tanh", "solver": "sgd", "alpha": 0.5, "batch_size": batch_size,
+        "shuffle": False, "momentum": 0, "max_iter": 1, "random_state": 0,
+    }  # fmt: skip
+    theirs, start = (MLPClassifier((5,), learning_rate_init=lr, **options) for lr in (0.1, 1e-300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they did not converge
+        for estimator in (theirs, start):
+            estimator.fit(X, y, sample_weight=weight)
+    layers = [Dense(5, "tanh", l2=0.5), Dense(3, "softmax", l2=0.5)]
+    net = Network(6, layers, loss="cross_entropy", dtype="float64", seed=0, backend=backend)
+    for (W, b), theirs_W, theirs_b in zip(
+        net.parameters, start.coefs_, start.intercepts_, strict=True
+    ):
+        W[...], b[...] = theirs_W, theirs_b
+    data = TrainingData(X, y, weight, batch_size)
+    state = OptimizerState(SGD(0.1), net.arena)
+    options = StepOptions(divide_penalty=True)
+    trainer = net.backend.trainer(net.architecture, net.arena, state, data, options)
+    result = trainer.epoch(np.arange(40), np.full(data.n_steps(40), 0.1))
+    for (W, b), theirs_W, theirs_b in zip(
+        net.parameters, theirs.coefs_, theirs.intercepts_, strict=True
+    ):
+        np.testing.assert_allclose(W, theirs_W, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(b, theirs_b, rtol=1e-11, atol=1e-13)
+    counts = np.diff([*range(0, 40, batch_size), 40])
+    assert counts @ result.losses / 40 == pytest.approx(theirs.loss_, rel=1e-12)
+
+
+def test_the_loss_of_an_epoch_has_its_penalties(backend, dtype, make_data):
+    layers = [Dense(5, "tanh", l2=0.5), Dense(3, "softmax", l1=0.1)]
+    net = Network(6, layers, loss="cross_entropy", dtype=dtype, seed=0, backend=backend)
+    X, y = make_data(net, 12)
+    expected = net.cost(X, y, training=True)
+    history = net.fit(X, y, optimizer=SGD(0.1), epochs=1, batch_size=12)
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-5 if dtype == "float32" else 1e-12)
 
 
 @pytest.mark.parametrize("optimizer", [SGD(0.1), Adam(0.01)], ids=str)

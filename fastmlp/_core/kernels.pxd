@@ -39,6 +39,9 @@ cdef extern from "fastmlp.h" nogil:
         void *b
         void *W_moments[2]
         void *b_moments[2]
+        double l1
+        double l2
+        double *penalties
         fm_matrix Z
         fm_matrix A
         fm_matrix D
@@ -62,6 +65,7 @@ cdef extern from "fastmlp.h" nogil:
         const Py_ssize_t *index
         Py_ssize_t n
         double weight
+        double penalty_scale
         fm_matrix X
         fm_matrix Y
         double *losses
@@ -106,6 +110,7 @@ cdef extern from "fastmlp.h" nogil:
         void (*update_weights)(
             const fm_net *net, const fm_batch *batch, const fm_update *update, int part,
             int n_parts, void *scratch) noexcept nogil
+        double (*sum_of_penalties)(const fm_net *net) noexcept nogil
         Py_ssize_t (*sgd_sample)(
             const fm_net *net, const fm_data *data, const Py_ssize_t *order, Py_ssize_t n_left,
             double lr, void *values, int32_t *indices, double *loss) noexcept nogil

@@ -49,8 +49,11 @@ cdef struct epoch_run:
     size_t scratch_size
     Py_ssize_t *correct
     Py_ssize_t steps
+    double *losses
     double loss
     double weight
+    bint penalised
+    bint divide_penalty
     bint stop
 
 
@@ -68,12 +71,24 @@ cdef void finish_batch(
     epoch_run *run, const fm_batch *batch, Py_ssize_t step, SignalWatch watch
 ) noexcept nogil:
     """Thread 0, between the barriers: add up the batch's losses; decide whether to go on."""
+    cdef double loss = 0
     cdef Py_ssize_t i
     for i in range(batch.n):
-        run.loss += batch.losses[i]
+        loss += batch.losses[i]
+    run.loss += loss
     run.weight += batch.weight
+    if run.losses != NULL:
+        run.losses[step] = loss / batch.weight if batch.weight > 0 else loss
     run.steps = step + 1
     run.stop = not isfinite(run.loss) or watch.interrupted()
+
+
+cdef void count_penalty(epoch_run *run, const fm_batch *batch, Py_ssize_t step) noexcept nogil:
+    """Thread 0, behind the update: its strips' penalties belong to the loss before it."""
+    cdef double penalty = run.kernels.sum_of_penalties(run.net)
+    run.loss += penalty * batch.weight
+    if run.losses != NULL:
+        run.losses[step] += penalty
 
 
 cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) noexcept nogil:
@@ -86,6 +101,7 @@ cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) no
         batch.n = min(run.batch_size, run.n_samples - start)
         batch.index = run.order + start
         batch.weight = weight_of(run.data, &batch)
+        batch.penalty_scale = 1 / batch.weight if run.divide_penalty and batch.weight > 0 else 1
         update.step_m, update.step_g = scalars[0], scalars[1]
         update.epsilon, update.shrink = scalars[2], scalars[3]
         correct += run.kernels.batch_rows(
@@ -99,6 +115,8 @@ cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) no
             run.net, &batch, &update, part, n_parts, scratch
         )
         fm_barrier_wait(&run.barrier, n_parts)
+        if part == 0 and run.penalised:
+            count_penalty(run, &batch, step)
         if run.stop:
             break
         step += 1
@@ -119,6 +137,8 @@ cdef class MinibatchTrainer:
     beta1, beta2, l2 : float
     skip_zeros : bool
         Leave zeros of the inputs out of the products, where that pays; only for finite weights.
+    divide_penalty : bool
+        Divide the layers' penalties by the batch's weight.
     state : OptimizerState
         Its ``step`` counts the finished steps, also where Ctrl-C ends an epoch.
     """
@@ -127,18 +147,20 @@ cdef class MinibatchTrainer:
     cdef BoundData data
     cdef fm_update update
     cdef fm_batch batch
+    cdef bint divide_penalty
     cdef list keep
     cdef SignalWatch watch
     cdef readonly object state
 
     def __init__(
         self, BoundNet bound, BoundData data, int rule, double beta1, double beta2, double l2,
-        bint skip_zeros, state
+        bint skip_zeros, bint divide_penalty, state
     ):
         dtype = np.dtype(np.float32 if bound.dtype == 0 else np.float64)
         self.bound = bound
         self.data = data
         self.update = fm_update(rule, beta1, beta2, l2, 0, 0, 0, 0)
+        self.divide_penalty = divide_penalty
         self.watch = SignalWatch()
         self.state = state
         losses = np.zeros(bound.n_rows)
@@ -158,14 +180,17 @@ cdef class MinibatchTrainer:
             self.batch.Y = bound.own(bound.n_rows, n_outputs, dtype)
 
     def epoch(
-        self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads
+        self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads,
+        double[::1] losses=None
     ):
         """One pass over the samples `order`; `scalars` (n_steps, 4), a row a step.
+
+        losses (n_steps,) # OUT, each batch's mean loss; unwritten behind a stop
 
         Returns
         -------
         loss, weight : float
-            Sums over the samples of weight times loss, and of the weights.
+            Sums over the samples of weight times loss with penalties, and of the weights.
         correct : int
         threads : int
             How many worked.
@@ -176,6 +201,8 @@ cdef class MinibatchTrainer:
         n_steps = (order.shape[0] + self.bound.n_rows - 1) // self.bound.n_rows
         if scalars.shape[0] != n_steps or scalars.shape[1] != 4:
             raise ValueError(f"scalars: expected shape ({n_steps}, 4)")
+        if losses is not None and losses.shape[0] != n_steps:
+            raise ValueError(f"losses: expected shape ({n_steps},)")
         fm_barrier_init(&run.barrier)
         run.kernels = self.bound.kernels
         run.net = &self.bound.net
@@ -195,7 +222,10 @@ cdef class MinibatchTrainer:
         cdef Py_ssize_t[::1] correct_view = correct
         run.correct = &correct_view[0]
         run.steps = 0
+        run.losses = NULL if losses is None else &losses[0]
         run.loss = run.weight = 0
+        run.penalised = self.bound.penalised
+        run.divide_penalty = self.divide_penalty
         run.stop = False
         with nogil:
             self.bound.copy_transposed()

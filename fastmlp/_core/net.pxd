@@ -8,6 +8,7 @@ cdef class BoundNet:
     cdef const fm_kernels *kernels
     cdef readonly int dtype
     cdef readonly Py_ssize_t n_rows
+    cdef bint penalised
     cdef list keep
 
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *

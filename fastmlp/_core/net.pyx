@@ -42,7 +42,7 @@ cdef class BoundNet:
 
     Parameters
     ----------
-    layers : list of (activation code, W, b, W moments, b moments)
+    layers : list of (activation code, W, b, W moments, b moments, (l1, l2))
         Arrays of the network, used where they lie.
     loss : tuple of (code, fused)
     n_rows : int
@@ -51,6 +51,7 @@ cdef class BoundNet:
 
     def __cinit__(self, list layers, tuple loss, Py_ssize_t n_rows):
         cdef fm_layer *layer
+        cdef double[::1] penalties
         dtype = layers[0][1].dtype
         self.dtype = FM_FLOAT32 if dtype == np.float32 else FM_FLOAT64
         self.kernels = table(self.dtype)
@@ -60,7 +61,8 @@ cdef class BoundNet:
         if self.net.layers == NULL:
             raise MemoryError()
         self.net.n_layers = <int>len(layers)
-        for i, (code, W, b, W_moments, b_moments) in enumerate(layers):
+        self.penalised = False
+        for i, (code, W, b, W_moments, b_moments, (l1, l2)) in enumerate(layers):
             layer = &self.net.layers[i]
             layer.activation = code
             layer.W = bind(W)
@@ -68,6 +70,12 @@ cdef class BoundNet:
             for j in range(len(W_moments)):
                 layer.W_moments[j] = address(W_moments[j])
                 layer.b_moments[j] = address(b_moments[j])
+            layer.l1, layer.l2 = l1, l2
+            if n_rows and (l1 or l2):
+                penalties = np.zeros(W.shape[0])
+                self.keep.append(penalties)
+                layer.penalties = &penalties[0]
+                self.penalised = True
             if n_rows:
                 if i > 0:
                     layer.WT = self.own(W.shape[1], W.shape[0], dtype)

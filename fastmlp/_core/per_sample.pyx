@@ -22,6 +22,7 @@ cdef struct sample_run:
     int32_t *indices
     Py_ssize_t steps
     Py_ssize_t correct
+    double *losses
     double loss
     double weight
 
@@ -30,13 +31,16 @@ cdef void run_samples(
     sample_run *run, const Py_ssize_t *order, const double *rates, Py_ssize_t n, SignalWatch watch
 ) noexcept nogil:
     cdef Py_ssize_t i
-    cdef double loss = 0
+    cdef double loss = 0, weight
     for i in range(n):
         run.correct += run.kernels.sgd_sample(
             run.net, run.data, order + i, n - i, rates[i], run.values, run.indices, &loss
         )
         run.loss += loss
-        run.weight += 1 if run.data.weight == NULL else run.data.weight[order[i]]
+        weight = 1 if run.data.weight == NULL else run.data.weight[order[i]]
+        run.weight += weight
+        if run.losses != NULL:
+            run.losses[i] = loss / weight if weight > 0 else loss
         run.steps = i + 1
         if not isfinite(run.loss) or (i % LOOK_EVERY == 0 and watch.interrupted()):
             break
@@ -70,8 +74,12 @@ cdef class PerSampleTrainer:
         self.values = np.zeros(room * 8, dtype=np.int8)
         self.indices = np.zeros(room, dtype=np.int32)
 
-    def epoch(self, const Py_ssize_t[::1] order, const double[::1] rates):
+    def epoch(
+        self, const Py_ssize_t[::1] order, const double[::1] rates, double[::1] losses=None
+    ):
         """One pass over the samples `order`, one learning rate each.
+
+        losses (n,) # OUT, each sample's loss; unwritten behind a stop
 
         Returns
         -------
@@ -85,12 +93,15 @@ cdef class PerSampleTrainer:
         cdef SignalWatch watch = self.watch
         if rates.shape[0] != order.shape[0]:
             raise ValueError(f"rates: expected {order.shape[0]} learning rates")
+        if losses is not None and losses.shape[0] != order.shape[0]:
+            raise ValueError(f"losses: expected shape ({order.shape[0]},)")
         run.kernels = self.bound.kernels
         run.net = &self.bound.net
         run.data = &self.data.data
         run.values = &values[0]
         run.indices = &indices[0]
         run.steps = run.correct = 0
+        run.losses = NULL if losses is None else &losses[0]
         run.loss = run.weight = 0
         with nogil:
             self.bound.copy_transposed()

@@ -10,7 +10,7 @@ integer labels (n,).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastmlp.arena import Arena
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
 
-__all__ = ["Backend", "EpochResult", "Predictor", "Trainer", "TrainingData"]
+__all__ = ["Backend", "EpochResult", "Predictor", "StepOptions", "Trainer", "TrainingData"]
 
 Array = np.ndarray
 
@@ -51,19 +51,40 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class StepOptions:
+    """What a step does besides the optimizer's rule.
+
+    Attributes
+    ----------
+    divide_penalty : bool
+        Divide the layers' penalties by the sum of the batch's sample weights (its number of samples
+        without weights), as scikit-learn does with ``alpha``.
+    """
+
+    divide_penalty: bool = False
+
+
+PLAIN = StepOptions()
+
+
+@dataclass(frozen=True)
 class EpochResult:
-    """What one pass over the data gave.
+    """What one pass over the data gave, each batch before its update.
 
     Attributes
     ----------
     loss : float
-        Mean loss, each batch before its update. Not finite: the pass stopped at that batch.
+        Mean over the samples, with their weights, of the loss and its batch's penalties. Not
+        finite: the pass stopped at that batch.
     correct : int
-        Samples that counted as right, before the update; 0 for a loss without classes.
+        Samples that counted as right; 0 for a loss without classes.
+    losses : ndarray of shape (n_steps,)
+        Each batch's mean loss with penalties.
     """
 
     loss: float
     correct: int
+    losses: Array = field(compare=False)
 
 
 class Trainer(Protocol):
@@ -156,6 +177,7 @@ class Backend(Protocol):
         parameters: Arena,
         state: OptimizerState,
         data: TrainingData,
+        options: StepOptions = PLAIN,
     ) -> Trainer:
         """The epoch loop over `data`; ``batch_size=1`` is the per-sample loop."""
 

@@ -24,7 +24,7 @@ from fastmlp._core import (  # type: ignore[attr-defined]
 from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
-from fastmlp.backends.base import EpochResult, TrainingData
+from fastmlp.backends.base import PLAIN, EpochResult, StepOptions, TrainingData
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
 
@@ -115,8 +115,9 @@ class CompiledBackend:
         parameters: Arena,
         state: OptimizerState,
         data: TrainingData,
+        options: StepOptions = PLAIN,
     ) -> CompiledTrainer:
-        return CompiledTrainer(self, architecture, parameters, state, data)
+        return CompiledTrainer(self, architecture, parameters, state, data, options)
 
     def predictor(self, architecture: Architecture, parameters: Arena) -> CompiledPredictor:
         return CompiledPredictor(self, architecture, parameters)
@@ -148,13 +149,19 @@ class CompiledTrainer:
         parameters: Arena,
         state: OptimizerState,
         data: TrainingData,
+        options: StepOptions,
     ):
         self.backend = backend
         self.state = state
         self.work = 3 * architecture.multiply_adds * data.batch_size
         self.n_threads = backend._threads(self.work)
         rule = state.optimizer.rule
-        self.per_sample = data.batch_size == 1 and rule.code == 0 and rule.l2 == 0
+        plain = (
+            rule.code == 0
+            and rule.l2 == 0
+            and not any(layer.penalised for layer in architecture.layers)
+        )
+        self.per_sample = data.batch_size == 1 and plain
         bound = _bind(architecture, parameters, state.moments, data.batch_size)
         samples = net.BoundData(data.X, data.Y, data.weight)
         if self.per_sample:
@@ -168,19 +175,22 @@ class CompiledTrainer:
                 rule.beta2,
                 rule.l2,
                 _many_zeros(data.X) and bool(np.isfinite(parameters.flat).all()),
+                options.divide_penalty,
                 state,
             )
 
     def epoch(self, order: Array, rates: Array) -> EpochResult:
-        state = self.state
+        state, losses = self.state, np.zeros(len(rates))
         if self.per_sample:
             self.n_threads = 1
-            loss, weight, correct = self.core.epoch(order, rates)
+            loss, weight, correct = self.core.epoch(order, rates, losses)
         else:
             scalars = state.optimizer.scalars(rates, state.step + 1 + np.arange(len(rates)))
             n_threads = self.backend._threads(self.work)
-            loss, weight, correct, self.n_threads = self.core.epoch(order, scalars, n_threads)
-        return EpochResult(loss / (weight or 1.0), correct)
+            loss, weight, correct, self.n_threads = self.core.epoch(
+                order, scalars, n_threads, losses
+            )
+        return EpochResult(loss / (weight or 1.0), correct, losses)
 
 
 class CompiledPredictor:
@@ -209,7 +219,8 @@ def _bind(
     for i, (layer, (W, b)) in enumerate(zip(architecture.layers, parameters.pairs(), strict=True)):
         W_moments = [pairs[i][0] for pairs in per_layer]
         b_moments = [pairs[i][1] for pairs in per_layer]
-        layers.append((layer.activation.code, W, b, W_moments, b_moments))
+        penalties = layer.l1, layer.l2
+        layers.append((layer.activation.code, W, b, W_moments, b_moments, penalties))
     loss = architecture.loss
     return net.BoundNet(layers, (loss.code, loss.fuses(architecture.layers[-1].activation)), n_rows)
 

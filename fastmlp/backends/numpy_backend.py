@@ -12,7 +12,7 @@ from fastmlp import propagation
 from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
-from fastmlp.backends.base import EpochResult, TrainingData
+from fastmlp.backends.base import PLAIN, EpochResult, StepOptions, TrainingData
 from fastmlp.backends.interrupts import InterruptsBetweenSteps
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
@@ -102,8 +102,9 @@ class NumpyBackend:
         parameters: Arena,
         state: OptimizerState,
         data: TrainingData,
+        options: StepOptions = PLAIN,
     ) -> NumpyTrainer:
-        return NumpyTrainer(self, architecture, parameters, state, data)
+        return NumpyTrainer(self, architecture, parameters, state, data, options)
 
     def predictor(self, architecture: Architecture, parameters: Arena) -> NumpyPredictor:
         return NumpyPredictor(self, architecture, parameters)
@@ -123,28 +124,31 @@ class NumpyTrainer:
         parameters: Arena,
         state: OptimizerState,
         data: TrainingData,
+        options: StepOptions,
     ):
         self.backend = backend
         self.architecture = architecture
         self.parameters = parameters
         self.state = state
         self.data = data
+        self.options = options
         self.gradients = parameters.like()
         self.interrupts = InterruptsBetweenSteps()
 
     def epoch(self, order: Array, rates: Array) -> EpochResult:
         size = self.data.batch_size
         total_loss, total_weight, n_correct = 0.0, 0.0, 0
+        losses = np.zeros(len(rates))
         with self.interrupts:
             for i, lr in enumerate(rates):
                 batch = order[i * size : (i + 1) * size]
-                loss, weight, correct = self._step(batch, lr)
-                total_loss += loss
+                losses[i], weight, correct = self._step(batch, lr)
+                total_loss += losses[i] * weight
                 total_weight += weight
                 n_correct += correct
                 if not np.isfinite(total_loss):
                     break
-        return EpochResult(total_loss / (total_weight or 1.0), n_correct)
+        return EpochResult(total_loss / (total_weight or 1.0), n_correct, losses)
 
     def _step(self, batch: Array, lr: float) -> tuple[float, float, int]:
         backend, architecture, data = self.backend, self.architecture, self.data
@@ -161,10 +165,13 @@ class NumpyTrainer:
         if not np.isfinite(batch_loss):
             return batch_loss, 1.0, 0
         total = float(weight.sum())
-        scale = weight / (total or 1.0)
+        divisor = total or 1.0
+        scale = weight / divisor
         propagation.backward(
             backend, architecture, self.parameters, caches, Y, scale, self.gradients
         )
+        share = 1 / divisor if self.options.divide_penalty else 1.0
+        penalty = propagation.add_penalties(architecture, self.parameters, share, self.gradients)
         state = self.state
         self.interrupts.updating = True
         for segment in self.parameters.segments:
@@ -181,7 +188,7 @@ class NumpyTrainer:
         state.step += 1
         self.interrupts.updating = False
         correct = int(loss.correct(A, _rows(Y, A)).sum()) if loss.correct else 0
-        return batch_loss, total, correct
+        return batch_loss / divisor + penalty, total, correct
 
 
 class NumpyPredictor:

@@ -10,7 +10,7 @@ from fastmlp import Dense
 from fastmlp.architecture import Architecture
 from fastmlp.arena import aligned_empty
 from fastmlp.backends import load_compiled
-from fastmlp.backends.base import TrainingData
+from fastmlp.backends.base import PLAIN, TrainingData
 from fastmlp.optimizers import OptimizerState
 
 if load_compiled() is not None:
@@ -119,9 +119,9 @@ def bits(values):
     return values.view(f"u{values.dtype.itemsize}")
 
 
-def make_network(widths, activations, loss, dtype, seed=0):
-    """Architecture, and parameters of which no bias is 0."""
-    layers = [Dense(n, name) for n, name in zip(widths[1:], activations, strict=True)]
+def make_network(widths, activations, loss, dtype, seed=0, **options):
+    """Architecture, its layers with `options`, and parameters of which no bias is 0."""
+    layers = [Dense(n, name, **options) for n, name in zip(widths[1:], activations, strict=True)]
     architecture = Architecture.checked(widths[0], layers, loss, dtype)
     parameters, rng = architecture.new_parameters(), np.random.default_rng(seed)
     for W, b in parameters.pairs():
@@ -162,14 +162,14 @@ class Run:
     results : list of EpochResult
     """
 
-    def __init__(self, backend, network, optimizer, data, orders, seed=0):
+    def __init__(self, backend, network, optimizer, data, orders, seed=0, options=PLAIN):
         architecture, start = network
         self.parameters = architecture.new_parameters()
         for view, values in zip(self.parameters.views, start.views, strict=True):
             view[...] = values
         self.state = OptimizerState(optimizer, self.parameters)
         self.arenas = [self.parameters, *self.state.moments]
-        self.trainer = backend.trainer(architecture, self.parameters, self.state, data)
+        self.trainer = backend.trainer(architecture, self.parameters, self.state, data, options)
         rng = np.random.default_rng(seed)
         rates = [rng.uniform(0.002, 0.02, data.n_steps(len(order))) for order in orders]
         epochs = zip(orders, rates, strict=True)

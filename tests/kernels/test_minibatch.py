@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fastmlp import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.backends import load_compiled
+from fastmlp.backends.base import PLAIN
 from fastmlp.backends.numpy_backend import NumpyBackend
 from fastmlp.losses import LOSSES
 
@@ -50,15 +51,15 @@ def widened(architecture, data):
     return wide, data
 
 
-def check_against_specification(network, optimizer, data, orders):
+def check_against_specification(network, optimizer, data, orders, options=PLAIN):
     """Every parameter and moment within rounding, padding 0, inputs as they were."""
     architecture, parameters = network
     inputs = [a for a in (data.X, data.Y, data.weight, *orders) if a is not None]
     before = [array.tobytes() for array in inputs]
-    run = Run(load_compiled(), network, optimizer, data, orders)
+    run = Run(load_compiled(), network, optimizer, data, orders, options=options)
     assert [array.tobytes() for array in inputs] == before
     wide, wide_data = widened(architecture, data)
-    exact = Run(NumpyBackend(), (wide, parameters), optimizer, wide_data, orders)
+    exact = Run(NumpyBackend(), (wide, parameters), optimizer, wide_data, orders, options=options)
     tolerance = TOLERANCE[architecture.dtype.name]
     for arena, exact_arena in zip(run.arenas, exact.arenas, strict=True):
         for view, values in zip(arena.views, exact_arena.views, strict=True):
@@ -68,6 +69,8 @@ def check_against_specification(network, optimizer, data, orders):
     for result, exact_result in zip(run.results, exact.results, strict=True):
         assert abs(result.loss - exact_result.loss) <= tolerance * (1 + abs(exact_result.loss))
         assert result.correct == exact_result.correct
+        largest = 1 + np.abs(exact_result.losses).max()
+        assert np.abs(result.losses - exact_result.losses).max() <= tolerance * largest
     assert run.state.step == exact.state.step == sum(data.n_steps(len(order)) for order in orders)
 
 
@@ -147,18 +150,19 @@ def test_batches_around_a_block_of_rows(isa, dtype, n):
     check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(150)] * 2)
 
 
-def core_epochs(network, optimizer, data, n_threads, n_epochs=2):
+def core_epochs(network, optimizer, data, n_threads, n_epochs=2, options=PLAIN):
     """Bytes of parameters and moments, sums of losses and hits, after epochs of the core."""
-    run = Run(load_compiled(), network, optimizer, data, [])
+    run = Run(load_compiled(), network, optimizer, data, [], options=options)
     rng, results = np.random.default_rng(0), []
     for epoch in range(n_epochs):
         order = rng.permutation(len(data.X))
         n_steps = data.n_steps(len(order))
         steps = 1 + epoch * n_steps + np.arange(n_steps)
         scalars = optimizer.scalars(np.full(n_steps, 0.05), steps)
-        loss, weight, correct, team = run.trainer.core.epoch(order, scalars, n_threads)
+        losses = np.empty(n_steps)
+        loss, weight, correct, team = run.trainer.core.epoch(order, scalars, n_threads, losses)
         assert team <= n_threads
-        results.append((loss, weight, correct))
+        results.append((loss, weight, correct, losses.tolist()))
     return [arena.flat.tobytes() for arena in run.arenas], results
 
 
@@ -233,7 +237,7 @@ def test_labels_are_one_hot_rows(isa, dtype):
     arenas, results = core_epochs(network, Adam(), data, 1)
     other_arenas, other_results = core_epochs(network, Adam(), rows, 1)
     assert arenas == other_arenas
-    assert [result[1:] for result in results] == [result[1:] for result in other_results]
+    assert [result[1:3] for result in results] == [result[1:3] for result in other_results]
 
 
 def test_samples_of_weight_0_count_for_nothing(isa, dtype):
@@ -262,6 +266,13 @@ def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad, n_
     loss, _, _, _ = run.trainer.core.epoch(np.arange(40), scalars, n_threads)
     assert not np.isfinite(loss)
     assert run.trainer.core.state.step == bad // 16 + 1
+
+
+def test_losses_of_another_number_of_steps_are_refused():
+    network = make_network([3, 2], ["identity"], "mse", "float32")
+    core = Run(load_compiled(), network, SGD(), make_data(network[0], 40, 16), []).trainer.core
+    with pytest.raises(ValueError, match=r"losses: expected shape \(3,\)"):
+        core.epoch(np.arange(40), np.zeros((3, 4)), 1, np.zeros(2))
 
 
 def test_scalars_of_another_number_of_steps_are_refused():
