@@ -248,6 +248,7 @@ def test_apply_takes_other_parameters_and_checks_inputs(make_network):
     with pytest.raises(ValueError, match="X: expected 5 columns"):
         net.apply(halved, X[:, :4])
 
+
 # --- Penalties ------------------------------------------------------------------------------------
 
 
