@@ -10,7 +10,7 @@ True
 """
 
 from fastmlp.activations import Activation
-from fastmlp.callbacks import Callback
+from fastmlp.callbacks import Callback, EarlyStopping
 from fastmlp.config import set_num_threads
 from fastmlp.gradient_check import check_gradient
 from fastmlp.history import History
@@ -31,6 +31,7 @@ __all__ = [
     "Callback",
     "Dense",
     "DivergenceError",
+    "EarlyStopping",
     "History",
     "Loss",
     "Nadam",

@@ -238,7 +238,7 @@ def fit(net: Network, data: Dataset, standardize: bool, **settings: Any) -> Hist
     if outputs:
         y, y_test = outputs.apply(y), outputs.apply(y_test)
     held_out = (X_test, y_test) if len(X_test) else None
-    history = net.fit(X, y, validation_data=held_out, verbose=1, **settings)
+    history = net.fit(X, y, validation_data=held_out, verbose=int(sys.stderr.isatty()), **settings)
     if inputs:
         before = net.predict(X[:1000])
         inputs.fold_into_inputs(net)

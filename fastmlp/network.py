@@ -6,7 +6,7 @@ The work is done elsewhere: passes in `propagation`, epochs in `training`, files
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fastmlp.callbacks import Callback
 from fastmlp.history import History
 from fastmlp.layers import Dense, LayerCache
 from fastmlp.losses import Loss
+from fastmlp.metrics import Scorer
 from fastmlp.optimizers import Adam, Optimizer, OptimizerState
 from fastmlp.progress import progress_callbacks
 from fastmlp.training import evaluate
@@ -57,6 +58,8 @@ class Network:
     parameters : list of (W, b)
         Writable views; ``W`` (n_in, n_out), ``b`` (n_out,).
     rng : numpy.random.Generator
+    history : History
+        All epochs of all fits.
     metadata : dict
         Yours; saved and loaded with the network. Anything JSON can hold.
 
@@ -101,6 +104,7 @@ class Network:
         self.rng = np.random.default_rng(seed)
         self.backend = get_backend(backend, compilable=architecture.compiled)
         self.optimizer_state: OptimizerState | None = None
+        self.history = History()
         self.metadata: dict[str, Any] = {}
         self._predictor: Predictor | None = None
 
@@ -305,6 +309,7 @@ class Network:
         validation_data: tuple[Any, Any] | None = None,
         sample_weight: Any = None,
         divide_penalty: bool = False,
+        metrics: Iterable[str | Scorer] | Mapping[str, str | Scorer] = (),
         callbacks: Sequence[Callback] = (),
         verbose: int = 0,
     ) -> History:
@@ -317,9 +322,9 @@ class Network:
             are used where they lie; anything else is converted once.
         y : array-like
             Targets, as for `cost`.
-        optimizer : Optimizer, default Adam()
+        optimizer : Optimizer or None, default None
             A fit with an optimizer equal to the last fit's goes on with its moments and step
-            number; another one starts afresh.
+            number, and so does None; another one starts afresh. None in a first fit is Adam().
         epochs : int, default 10
             Passes over the data.
         batch_size : int, default 64
@@ -334,13 +339,18 @@ class Network:
         divide_penalty : bool, default False
             Divide the layers' penalties by the sum of the batch's sample weights (its number of
             samples without weights), as scikit-learn does with ``alpha``.
+        metrics : sequence of str or scorer, or mapping from names to them, default ()
+            scikit-learn's scorers, by name or as ``scorer(estimator, X, y)``, evaluated on the
+            validation data after each epoch.
         callbacks : sequence of Callback, default ()
         verbose : {0, 1, 2}, default 0
-            1 draws a progress bar where the output is a terminal, 2 prints a line an epoch.
+            1 shows a progress bar in a terminal or a notebook, and elsewhere one line at the end;
+            2 prints a line an epoch.
 
         Returns
         -------
         History
+            Of this fit; the network's `history` has the earlier ones too.
 
         Raises
         ------
@@ -353,13 +363,14 @@ class Network:
             self,
             X,
             y,
-            optimizer=Adam() if optimizer is None else optimizer,
+            optimizer=self._optimizer() if optimizer is None else optimizer,
             epochs=epochs,
             batch_size=batch_size,
             shuffle=shuffle,
             validation_data=validation_data,
             sample_weight=sample_weight,
             options=StepOptions(divide_penalty),
+            metrics=metrics,
             callbacks=[*callbacks, *progress_callbacks(verbose)],
         )
 
@@ -440,6 +451,9 @@ class Network:
         missing = state["backend"] == "compiled" and load_compiled() is None
         name = "auto" if missing else state["backend"]
         self.backend = get_backend(name, compilable=self.architecture.compiled)
+
+    def _optimizer(self) -> Optimizer:
+        return Adam() if self.optimizer_state is None else self.optimizer_state.optimizer
 
     def _forward(self, X: Array) -> list[LayerCache]:
         X = scale_pixels(X, self.architecture.dtype)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmlp.backends.base import StepOptions, TrainingData
+from fastmlp.backends.base import EpochResult, StepOptions, TrainingData
 from fastmlp.callbacks import Callback
 from fastmlp.history import History
+from fastmlp.metrics import Metrics, Scorer
 from fastmlp.optimizers import Optimizer, OptimizerState
+from fastmlp.snapshot import Snapshot
 from fastmlp.validation import check_count, check_inputs, check_targets, check_weights
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def fit(
     validation_data: tuple[Any, Any] | None,
     sample_weight: Any,
     options: StepOptions,
+    metrics: Iterable[str | Scorer] | Mapping[str, str | Scorer],
     callbacks: Sequence[Callback],
 ) -> History:
     """See `Network.fit`."""
@@ -59,25 +62,43 @@ def fit(
     weight = check_weights(sample_weight, n)
     if validation_data is not None:
         validation_data = _check_validation_data(validation_data, network)
+    scores = Metrics(metrics, architecture)
+    if scores.scorers and validation_data is None:
+        raise ValueError("metrics: expected validation_data beside them, which they are taken of")
+    callbacks = _check_callbacks(callbacks)
     data = TrainingData(X, Y, weight, min(batch_size, n))
 
     state = network.optimizer_state
     if state is None or state.optimizer != optimizer:
         state = network.optimizer_state = OptimizerState(optimizer, network.arena)
     trainer = network.backend.trainer(architecture, network.arena, state, data, options)
-    start = _Snapshot(network, state)
+    start = Snapshot(network, state)
     history = History()
+    first = network.history.last_epoch + 1
     with ExitStack() as at_end:
         for callback in callbacks:
             at_end.callback(callback.on_fit_end, network, history)
             callback.on_fit_begin(network, epochs=epochs, n_samples=n)
-        for epoch in range(1, epochs + 1):
+        steps = _StepHooks(network, state, callbacks)
+        for epoch in range(first, first + epochs):
+            for callback in callbacks:
+                callback.on_epoch_begin(network, epoch)
             start.take()
             order = network.rng.permutation(n) if shuffle else np.arange(n)
             rates = state.rates(data.n_steps(n))
-            began = perf_counter()
-            result = trainer.epoch(order, rates)
-            seconds = perf_counter() - began
+            result, seconds, done, stopped_by = EpochResult(), 0.0, 0, None
+            for stretch in steps.stretches(len(rates)):
+                samples = order[stretch.start * data.batch_size : stretch.stop * data.batch_size]
+                began = perf_counter()
+                part = trainer.epoch(samples, rates[stretch])
+                seconds += perf_counter() - began
+                result += part
+                done += len(samples)
+                if not np.isfinite(part.loss):
+                    break
+                stopped_by = steps.call(epoch, part, float(rates[stretch.stop - 1]))
+                if stopped_by:
+                    break
             if not (np.isfinite(result.loss) and np.isfinite(network.arena.flat).all()):
                 start.restore()
                 raise DivergenceError(
@@ -87,18 +108,25 @@ def fit(
                 )
             record: dict[str, float] = {"epoch": epoch, "loss": result.loss}
             if architecture.loss.correct is not None:
-                record["accuracy"] = result.correct / n
+                record["accuracy"] = result.correct / done
             if validation_data is not None:
-                scores = evaluate(network, *validation_data, None)
-                record.update({f"val_{name}": value for name, value in scores.items()})
-            record["lr"] = float(rates[-1])
+                X_val, Y_val = validation_data
+                values = evaluate(network, X_val, Y_val, None)
+                values |= scores.evaluate(network, X_val, Y_val)
+                record.update({f"val_{name}": value for name, value in values.items()})
+            record["lr"] = float(rates[stretch.stop - 1])
             record["seconds"] = seconds
-            record["samples_per_second"] = n / seconds
+            record["samples_per_second"] = done / seconds
             history.records.append(record)
+            network.history.records.append(record)
             state.observe(record)
-            stops = [callback.on_epoch_end(network, record) for callback in callbacks]
-            if any(stops):
-                break
+            for callback in callbacks:
+                if callback.on_epoch_end(network, record):
+                    stopped_by = stopped_by or callback
+            if stopped_by:
+                history.stop_reason = type(stopped_by).__name__
+                return history
+        history.stop_reason = "epochs"
     return history
 
 
@@ -136,22 +164,45 @@ def _check_validation_data(data: Any, network: Network) -> tuple[Array, Array]:
     return X, check_targets(data[1], network.architecture, len(X), "validation_data[1]")
 
 
-class _Snapshot:
-    """Parameters, moments, step number and random state at the start of an epoch."""
+def _check_callbacks(callbacks: Iterable[Any]) -> list[Callback]:
+    """Those that run last behind the others."""
+    callbacks = list(callbacks)
+    for i, callback in enumerate(callbacks):
+        if not isinstance(callback, Callback):
+            what = callback.__name__ if isinstance(callback, type) else type(callback).__name__
+            raise TypeError(f"callbacks[{i}]: expected an instance of Callback, got {what}")
+        if callback.every_n_steps is not None:
+            check_count(callback.every_n_steps, f"callbacks[{i}].every_n_steps")
+    return sorted(callbacks, key=lambda callback: callback.runs_last)
 
-    def __init__(self, network: Network, state: OptimizerState):
+
+class _StepHooks:
+    """Cuts an epoch's steps where a callback wants to be called, and calls it."""
+
+    def __init__(self, network: Network, state: OptimizerState, callbacks: Sequence[Callback]):
         self.network, self.state = network, state
-        self.arenas = [network.arena, *state.moments]
-        self.copies = [np.empty_like(arena.flat) for arena in self.arenas]
+        self.hooked = [(c, c.every_n_steps) for c in callbacks if c.every_n_steps]
+        self.since_last_call = [EpochResult() for _ in self.hooked]
 
-    def take(self) -> None:
-        for arena, copy in zip(self.arenas, self.copies, strict=True):
-            copy[:] = arena.flat
-        self.step = self.state.step
-        self.random_state = self.network.rng.bit_generator.state
+    def stretches(self, n_steps: int) -> Iterator[slice]:
+        """The steps 0 to `n_steps`, in pieces between the calls."""
+        first = self.state.step
+        start = 0
+        while start < n_steps:
+            ahead = [n - (first + start) % n for _, n in self.hooked]
+            stop = min(n_steps, start + min(ahead, default=n_steps))
+            yield slice(start, stop)
+            start = stop
 
-    def restore(self) -> None:
-        for arena, copy in zip(self.arenas, self.copies, strict=True):
-            arena.flat[:] = copy
-        self.state.step = self.step
-        self.network.rng.bit_generator.state = self.random_state
+    def call(self, epoch: int, part: EpochResult, lr: float) -> Callback | None:
+        """After a stretch; the first callback that wants to stop, if one does."""
+        stopped_by = None
+        step = self.state.step
+        for i, (callback, n) in enumerate(self.hooked):
+            result = self.since_last_call[i] = self.since_last_call[i] + part
+            if step % n == 0:
+                self.since_last_call[i] = EpochResult()
+                record = {"epoch": epoch, "step": step, "loss": result.loss, "lr": lr}
+                if callback.on_step_end(self.network, record):
+                    stopped_by = stopped_by or callback
+        return stopped_by

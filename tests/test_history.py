@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fastmlp import SGD
+from fastmlp import SGD, Adam, Callback, DivergenceError
 from fastmlp.history import History
 
 
@@ -22,7 +27,7 @@ def test_what_is_recorded(net, make_data):
     history = net.fit(X, y, epochs=3, batch_size=4, validation_data=(X[:4], y[:4]))
     assert history.names == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", *timing]
     assert len(history) == 3
-    assert history["epoch"] == [1, 2, 3]
+    assert history["epoch"] == [4, 5, 6]
     assert history["lr"] == [0.001] * 3
     for record in history.records:
         assert record["seconds"] > 0
@@ -68,6 +73,90 @@ def test_validation_does_not_change_the_training(
     net.fit(X, y, epochs=2, batch_size=4, validation_data=[X, y])
     twin.fit(X, y, epochs=2, batch_size=4)
     assert state_of(net) == state_of(twin)
+
+
+def test_it_goes_on_over_the_fits_of_a_network(net, make_data):
+    X, y = make_data(net, 10)
+    first = net.fit(X, y, epochs=2)
+    with pytest.raises(DivergenceError, match="in epoch 3 at"):
+        net.fit(X, y, optimizer=SGD(lambda step: np.nan), epochs=3)
+    second = net.fit(X, y, optimizer=Adam(), epochs=1, validation_data=(X, y))
+    assert (first["epoch"], second["epoch"]) == ([1, 2], [3])
+    assert net.history.records == first.records + second.records
+    assert net.history.last_epoch == 3
+    assert net.history.names[-1] == "val_accuracy"
+    np.testing.assert_array_equal(net.history["val_loss"], [np.nan, np.nan, *second["val_loss"]])
+    assert net.astype("float64").history.records == []
+
+
+def test_why_a_fit_ended(net, make_data):
+    class Stop(Callback):
+        def on_epoch_end(self, network, record):
+            return True
+
+    class Fail(Callback):
+        def on_epoch_end(self, network, record):
+            raise RuntimeError
+
+    seen = []
+
+    class Look(Callback):
+        def on_fit_end(self, network, history):
+            seen.append(history.stop_reason)
+
+    data = make_data(net, 10)
+    assert net.fit(*data, epochs=2, callbacks=[Look()]).stop_reason == "epochs"
+    assert net.fit(*data, epochs=2, callbacks=[Stop(), Look(), Stop()]).stop_reason == "Stop"
+    with pytest.raises(RuntimeError):
+        net.fit(*data, epochs=2, callbacks=[Look(), Fail()])
+    assert seen == ["epochs", "Stop", None]
+
+
+numbers = st.floats(allow_nan=True) | st.integers(-(2**60), 2**60)
+records = st.lists(
+    st.tuples(st.integers(1, 10**6), st.dictionaries(st.text(), numbers)).map(
+        lambda pair: {**pair[1], "epoch": pair[0]}
+    )
+)
+
+
+@given(records)
+def test_json_keeps_every_number(records):
+    history = History(records)
+    text = history.to_json()
+    json.loads(text, parse_constant=pytest.fail)
+    again = History.from_json(text)
+    assert again == history
+    assert repr(again.records) == repr(history.records)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "3", "null", '{"epoch": 1}', "[3]", '[{"loss": 1}]', '[{"epoch": 1.5}]'),
+        *('[{"epoch": "1"}]', '[{"epoch": 1, "loss": null}]', '[{"epoch": 1, "loss": [1]}]'),
+        *('[{"epoch": 1, "loss": true}]', "[" * 100_000),
+    ],
+)
+def test_other_json_is_refused(text):
+    with pytest.raises(ValueError, match="history: expected"):
+        History.from_json(text)
+
+
+def test_data_frame():
+    pd = pytest.importorskip("pandas")
+    history = History([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "val_loss": 1.0}])
+    frame = history.to_frame()
+    assert frame.index.tolist() == [1, 2]
+    assert frame["loss"].tolist() == [0.5, 0.25]
+    assert pd.isna(frame.loc[1, "val_loss"])
+    assert len(History().to_frame()) == 0
+
+
+def test_data_frames_need_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_frame needs pandas: pip install pandas"):
+        History().to_frame()
 
 
 def test_unknown_quantities_are_refused():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import types
+import warnings
+
 import numpy as np
 import pytest
 
 from fastmlp import Dense, Network
+from fastmlp.callbacks import LambdaCallback
 from fastmlp.progress import format_record
 
 RECORD = {
@@ -20,6 +25,11 @@ RECORD = {
 }
 RATE = "1,234,568 samples/s"
 EVERYTHING = f"loss 0.1235  accuracy 0.5000  val_accuracy 0.7500  val_loss 0.2500  {RATE}"
+
+
+def test_metrics_are_shown_last():
+    record = {**RECORD, "val_f1": 0.125}
+    assert format_record(record) == EVERYTHING.replace(RATE, f"val_f1 0.1250  {RATE}")
 
 
 def test_a_record_in_one_line():
@@ -57,31 +67,101 @@ def test_a_line_an_epoch(capsys):
     assert error == ""
 
 
-@pytest.mark.parametrize("verbose", [0, 1])
-def test_nothing_is_drawn_without_a_terminal(capsys, monkeypatch, verbose):
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):  # they make rich take anything for a terminal
-        monkeypatch.delenv(name, raising=False)
-    fit(verbose=verbose)
+def test_epochs_are_counted_on(capsys):
+    net = Network(2, [Dense(2, "softmax")], loss="cross_entropy", seed=0, backend="numpy")
+    for _ in range(2):
+        net.fit(np.zeros((4, 2)), [0, 1, 0, 1], epochs=2, verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2", "epoch 3/4", "epoch 4/4"]
+
+
+def test_one_line_without_a_terminal(capsys):
+    history = fit(verbose=1)
+    out, error = capsys.readouterr()
+    assert out == ""
+    (line,) = error.splitlines()
+    assert line.startswith("12/12 epochs in ")
+    assert line.endswith(f" s  {format_record(history.records[-1])}")
+    assert fit(verbose=0).stop_reason == "epochs"
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_bar_is_put_away_when_the_fit_fails(monkeypatch):
+def failing(error):
+    def fail(network, record):
+        raise error
+
+    return LambdaCallback(on_epoch_end=fail)
+
+
+def test_the_line_comes_where_the_fit_fails_too(capsys):
+    with pytest.raises(KeyboardInterrupt):
+        fit(verbose=1, callbacks=[failing(KeyboardInterrupt())])
+    assert capsys.readouterr().err.startswith("0/12 epochs in ")
+
+
+def test_the_bar_of_a_terminal(monkeypatch, capsys):
     from rich.progress import Progress
 
     stopped = []
     original = Progress.stop
     monkeypatch.setattr(Progress, "stop", lambda self: stopped.append(self) or original(self))
-
-    class Failing:
-        def on_fit_begin(self, network, **_):
-            pass
-
-        def on_epoch_end(self, network, record):
-            raise KeyboardInterrupt
-
-        def on_fit_end(self, network, history):
-            pass
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(verbose=1, callbacks=[Failing()])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    fit(verbose=1)
+    assert "12/12" in capsys.readouterr().err
     assert len(stopped) == 1
+    with pytest.raises(KeyboardInterrupt):
+        fit(verbose=1, callbacks=[failing(KeyboardInterrupt())])
+    assert len(stopped) == 2
+
+
+class ZMQInteractiveShell:
+    """By this name IPython's shell in a notebook is known."""
+
+
+def test_the_bar_of_a_notebook(monkeypatch, capsys):
+    drawn = []
+
+    class Handle:
+        def update(self, html):
+            drawn.append(html)
+
+    def display(html, display_id):
+        drawn.append(html)
+        return Handle()
+
+    module = types.SimpleNamespace(HTML=str, display=display)
+    monkeypatch.setitem(
+        sys.modules, "IPython", types.SimpleNamespace(get_ipython=ZMQInteractiveShell)
+    )
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    history = fit(verbose=1)
+    assert drawn[0].startswith('<progress max="12" value="0"></progress>')
+    assert drawn[-1].startswith('<progress max="12" value="12"></progress> <code>12/12 ')
+    assert format_record(history.records[-1]) in drawn[-1]
+    assert len(drawn) <= 13
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(KeyboardInterrupt):
+        fit(verbose=1, callbacks=[failing(KeyboardInterrupt())])
+    assert 'value="0"' in drawn[-1]
+
+
+NOTEBOOK = """
+import numpy as np
+from fastmlp import Dense, Network
+net = Network(2, [Dense(2, "softmax")], loss="cross_entropy", seed=0)
+history = net.fit(np.zeros((10, 2)), np.arange(10) % 2, epochs=12, verbose=1)
+"""
+
+
+def test_a_real_notebook():
+    """Without a warning of missing widgets."""
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the messaging below
+        nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    (output,) = notebook.cells[0].outputs
+    assert '<progress max="12" value="12">' in output["data"]["text/html"]

@@ -73,18 +73,32 @@ class EpochResult:
 
     Attributes
     ----------
-    loss : float
-        Mean over the samples, with their weights, of the loss and its batch's penalties. Not
-        finite: the pass stopped at that batch.
+    total_loss, weight : float
+        Sums over the samples of weight times loss, with its batch's penalties, and of the weights.
+        A loss that is not finite: the pass stopped at that batch.
     correct : int
         Samples that counted as right; 0 for a loss without classes.
     losses : ndarray of shape (n_steps,)
         Each batch's mean loss with penalties.
     """
 
-    loss: float
-    correct: int
-    losses: Array = field(compare=False)
+    total_loss: float = 0.0
+    weight: float = 0.0
+    correct: int = 0
+    losses: Array = field(default_factory=lambda: np.zeros(0), compare=False)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return self.total_loss / (self.weight or 1.0)
+
+    def __add__(self, other: EpochResult) -> EpochResult:
+        """Both passes together, without the losses of batches."""
+        return EpochResult(
+            self.total_loss + other.total_loss,
+            self.weight + other.weight,
+            self.correct + other.correct,
+        )
 
 
 class Trainer(Protocol):

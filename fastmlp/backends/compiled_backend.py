@@ -190,7 +190,7 @@ class CompiledTrainer:
             loss, weight, correct, self.n_threads = self.core.epoch(
                 order, scalars, n_threads, losses
             )
-        return EpochResult(loss / (weight or 1.0), correct, losses)
+        return EpochResult(loss, weight, correct, losses)
 
 
 class CompiledPredictor:

@@ -148,7 +148,7 @@ class NumpyTrainer:
                 n_correct += correct
                 if not np.isfinite(total_loss):
                     break
-        return EpochResult(total_loss / (total_weight or 1.0), n_correct, losses)
+        return EpochResult(total_loss, total_weight, n_correct, losses)
 
     def _step(self, batch: Array, lr: float) -> tuple[float, float, int]:
         backend, architecture, data = self.backend, self.architecture, self.data
