@@ -36,8 +36,8 @@ class Callback:
     every_n_steps: int | None = None
     runs_last = False
 
-    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int) -> None:
-        """Before the first epoch."""
+    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
+        """Before the first epoch; `n_samples` is None for chunks, which nobody has counted."""
 
     def on_epoch_begin(self, network: Network, epoch: int) -> None:
         """Before each epoch; `epoch` as in the record it will have."""
@@ -147,7 +147,7 @@ class EarlyStopping(Callback):
         self.patience = int(patience)
         self.restore_best = restore_best
 
-    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int) -> None:
+    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         self.best = self.best_epoch = None
         self.waited = 0
         self._snapshot: Snapshot | None = None
@@ -195,7 +195,7 @@ class TimeBudget(Callback):
         """Seconds so far."""
         return perf_counter() - self._began
 
-    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int) -> None:
+    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         self._began = perf_counter()
 
     def on_step_end(self, network: Network, record: dict[str, Any]) -> bool:

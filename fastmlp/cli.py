@@ -333,7 +333,7 @@ def read_inputs(net: Network, path: Path, label: str | None) -> Array:
     return np.column_stack([X, last]) if last.dtype.kind in "if" else X
 
 
-def scores_of(net: Network, X: Array, y: Array) -> dict[str, float]:
+def scores_of(net: Network, X: Any, y: Array) -> dict[str, float]:
     """Loss; accuracy for classes; R2, the explained share of the variance, for squared errors."""
     scores = net.evaluate(X, y)
     variance = float(np.var(y, axis=0).mean())
@@ -537,8 +537,8 @@ def evaluate(
                 y = np.array(loaded.target_names)[y]
         else:
             X, y, _ = read_table(data, label or net.metadata.get("label"))
-        X = check_inputs(as_pixels(net, X), net.architecture)
-        scores = scores_of(net, X, as_targets(net, y))
+        inputs = check_inputs(as_pixels(net, X), net.architecture)
+        scores = scores_of(net, inputs, as_targets(net, y))
     lines = {
         "data": f"{data}: {len(X):,} {'held-out ' if name else ''}samples",
         "test": in_words(scores),

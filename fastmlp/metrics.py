@@ -45,7 +45,7 @@ class Metrics:
         self.scorers = dict(_scorer(name, metric) for name, metric in named)
         self.architecture = architecture
 
-    def evaluate(self, network: Network, X: Array, Y: Array) -> dict[str, float]:
+    def evaluate(self, network: Network, X: Any, Y: Array) -> dict[str, float]:
         """Each scorer's value for checked data."""
         if not self.scorers:
             return {}

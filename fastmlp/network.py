@@ -21,6 +21,7 @@ from fastmlp.callbacks import Callback
 from fastmlp.history import History
 from fastmlp.layers import Dense, LayerCache
 from fastmlp.losses import Loss
+from fastmlp.mapped import MappedRows, row_blocks
 from fastmlp.metrics import Scorer
 from fastmlp.optimizers import Adam, Optimizer, OptimizerState
 from fastmlp.progress import progress_callbacks
@@ -195,7 +196,8 @@ class Network:
         """
         X = check_inputs(X, self.architecture)
         out = np.empty((len(X), self.architecture.n_outputs), self.architecture.dtype)
-        self.predictor(X, out)
+        for rows in row_blocks(X):
+            self.predictor(X[rows], out[rows])
         return out
 
     def cost(self, X: Any, y: Any, sample_weight: Any = None, *, training: bool = False) -> float:
@@ -300,12 +302,12 @@ class Network:
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         optimizer: Optimizer | None = None,
         epochs: int = 10,
         batch_size: int = 64,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
         validation_data: tuple[Any, Any] | None = None,
         sample_weight: Any = None,
         divide_penalty: bool = False,
@@ -317,11 +319,15 @@ class Network:
 
         Parameters
         ----------
-        X : array-like of shape (n, n_inputs)
+        X : array-like of shape (n, n_inputs), iterable or function
             Float arrays of the network's dtype and uint8 images (divided by 255 as they are read)
-            are used where they lie; anything else is converted once.
-        y : array-like
-            Targets, as for `cost`.
+            are used where they lie; anything else is converted once. A large `numpy.memmap` is
+            read in blocks while the block before trains, and memory stays flat; the results are
+            those of the same array in memory, bit for bit. Without `y`: an iterable of chunks
+            ``(X, y)`` or ``(X, y, sample_weight)`` of any sizes, or a function that returns a new
+            one for each epoch. See Notes.
+        y : array-like or None, default None
+            Targets, as for `cost`; held in memory.
         optimizer : Optimizer or None, default None
             A fit with an optimizer equal to the last fit's goes on with its moments and step
             number, and so does None; another one starts afresh. None in a first fit is Adam().
@@ -330,8 +336,11 @@ class Network:
         batch_size : int, default 64
             Samples a step; the last batch of an epoch may be smaller. 1 is stochastic gradient
             descent, sample by sample.
-        shuffle : bool, default True
-            A new random order each epoch; False keeps the order given.
+        shuffle : bool or "blocks", default True
+            A new random order each epoch; False keeps the order given. "blocks" moves runs of 256
+            samples as a whole and then mixes the samples of each 32 runs: for files that do not fit
+            in memory, which are then read in long pieces. Chunks come in the order given; each is
+            shuffled in itself.
         validation_data : (X, y) or None, default None
             Evaluated after each epoch.
         sample_weight : array-like of shape (n,) or None, default None
@@ -358,6 +367,14 @@ class Network:
             For bad arguments; the network is not changed then.
         DivergenceError
             Where the loss stops being finite; the parameters are those of the start of that epoch.
+
+        Notes
+        -----
+        Chunks are read, checked and converted by a thread of their own while the samples before
+        them train. Batches are put together across chunks: with ``shuffle=False`` the results are
+        those of one array of all samples, bit for bit, wherever it is cut. An exception of the
+        iterable, or of a chunk that does not fit (it names the chunk, counted from 0), ends the
+        fit; the network is as the last finished block of batches left it.
         """
         return train(
             self,
@@ -372,6 +389,27 @@ class Network:
             options=StepOptions(divide_penalty),
             metrics=metrics,
             callbacks=[*callbacks, *progress_callbacks(verbose)],
+        )
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        optimizer: Optimizer | None = None,
+        batch_size: int = 64,
+        shuffle: bool | str = True,
+        sample_weight: Any = None,
+    ) -> History:
+        """Go on training: one pass over `X`; arguments, result and errors as for `fit`."""
+        return self.fit(
+            X,
+            y,
+            optimizer=optimizer,
+            epochs=1,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -455,11 +493,13 @@ class Network:
     def _optimizer(self) -> Optimizer:
         return Adam() if self.optimizer_state is None else self.optimizer_state.optimizer
 
-    def _forward(self, X: Array) -> list[LayerCache]:
+    def _forward(self, X: Array | MappedRows) -> list[LayerCache]:
         X = scale_pixels(X, self.architecture.dtype)
         return propagation.forward(self.backend, self.architecture, self.arena, X)
 
-    def _checked(self, X: Any, y: Any, weight: Any) -> tuple[Array, Array, Array | None]:
+    def _checked(
+        self, X: Any, y: Any, weight: Any
+    ) -> tuple[Array | MappedRows, Array, Array | None]:
         X = check_inputs(X, self.architecture)
         n = len(X)
         return X, check_targets(y, self.architecture, n), check_weights(weight, n)

@@ -35,7 +35,7 @@ class EpochLines(Callback):
 
     runs_last = True
 
-    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int) -> None:
+    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         self.last = network.history.last_epoch + epochs
 
     def on_epoch_end(self, network: Network, record: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class ProgressBar(Callback):
     runs_last = True
     bar: _TerminalBar | _NotebookBar | _FinalLine | None = None
 
-    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int) -> None:
+    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         if _in_notebook():
             self.bar = _NotebookBar(epochs)
         elif sys.stderr.isatty():

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmlp.backends.base import EpochResult, StepOptions, TrainingData
+from fastmlp.backends.base import EpochResult, StepOptions, Trainer, TrainingData
 from fastmlp.callbacks import Callback
+from fastmlp.feeding import ArrayFeed, ChunkFeed, Feed, MappedFeed, Samples
 from fastmlp.history import History
+from fastmlp.mapped import MappedRows, row_blocks
 from fastmlp.metrics import Metrics, Scorer
 from fastmlp.optimizers import Optimizer, OptimizerState
 from fastmlp.snapshot import Snapshot
@@ -40,7 +42,7 @@ def fit(
     optimizer: Optimizer,
     epochs: int,
     batch_size: int,
-    shuffle: bool,
+    shuffle: bool | str,
     validation_data: tuple[Any, Any] | None,
     sample_weight: Any,
     options: StepOptions,
@@ -56,49 +58,51 @@ def fit(
         )
     epochs = check_count(epochs, "epochs", 0)
     batch_size = check_count(batch_size, "batch_size")
-    X = check_inputs(X, architecture)
-    n = len(X)
-    Y = check_targets(y, architecture, n)
-    weight = check_weights(sample_weight, n)
+    if not isinstance(shuffle, bool | np.bool_) and shuffle != "blocks":
+        raise ValueError(f"shuffle: expected True, False or 'blocks', got {shuffle!r}")
+    feed = _feed(network, X, y, sample_weight, epochs, batch_size, shuffle)
     if validation_data is not None:
         validation_data = _check_validation_data(validation_data, network)
     scores = Metrics(metrics, architecture)
     if scores.scorers and validation_data is None:
         raise ValueError("metrics: expected validation_data beside them, which they are taken of")
     callbacks = _check_callbacks(callbacks)
-    data = TrainingData(X, Y, weight, min(batch_size, n))
 
     state = network.optimizer_state
     if state is None or state.optimizer != optimizer:
         state = network.optimizer_state = OptimizerState(optimizer, network.arena)
-    trainer = network.backend.trainer(architecture, network.arena, state, data, options)
+    trainer: Trainer | None = None
+    bound: TrainingData | None = None
     start = Snapshot(network, state)
     history = History()
     first = network.history.last_epoch + 1
     with ExitStack() as at_end:
         for callback in callbacks:
             at_end.callback(callback.on_fit_end, network, history)
-            callback.on_fit_begin(network, epochs=epochs, n_samples=n)
+            callback.on_fit_begin(network, epochs=epochs, n_samples=feed.n_samples)
         steps = _StepHooks(network, state, callbacks)
         for epoch in range(first, first + epochs):
             for callback in callbacks:
                 callback.on_epoch_begin(network, epoch)
             start.take()
-            order = network.rng.permutation(n) if shuffle else np.arange(n)
-            rates = state.rates(data.n_steps(n))
             result, seconds, done, stopped_by = EpochResult(), 0.0, 0, None
-            for stretch in steps.stretches(len(rates)):
-                samples = order[stretch.start * data.batch_size : stretch.stop * data.batch_size]
-                began = perf_counter()
-                part = trainer.epoch(samples, rates[stretch])
+            began = perf_counter()
+            for data, samples, rates in steps.stretches(feed.epoch(network.rng)):
+                if trainer is None or data is not bound:
+                    trainer = network.backend.trainer(
+                        architecture, network.arena, state, data, options
+                    )
+                    bound = data
+                part = trainer.epoch(samples, rates)
                 seconds += perf_counter() - began
                 result += part
                 done += len(samples)
                 if not np.isfinite(part.loss):
                     break
-                stopped_by = steps.call(epoch, part, float(rates[stretch.stop - 1]))
+                stopped_by = steps.call(epoch, part, float(rates[-1]))
                 if stopped_by:
                     break
+                began = perf_counter()
             if not (np.isfinite(result.loss) and np.isfinite(network.arena.flat).all()):
                 start.restore()
                 raise DivergenceError(
@@ -114,7 +118,7 @@ def fit(
                 values = evaluate(network, X_val, Y_val, None)
                 values |= scores.evaluate(network, X_val, Y_val)
                 record.update({f"val_{name}": value for name, value in values.items()})
-            record["lr"] = float(rates[stretch.stop - 1])
+            record["lr"] = float(rates[-1])
             record["seconds"] = seconds
             record["samples_per_second"] = done / seconds
             history.records.append(record)
@@ -130,16 +134,51 @@ def fit(
     return history
 
 
-def evaluate(network: Network, X: Array, Y: Array, weight: Array | None) -> dict[str, float]:
+def _feed(
+    network: Network,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    epochs: int,
+    batch_size: int,
+    shuffle: bool | str,
+) -> Feed:
+    """Where the samples come from; arrays are checked here, chunks as they are read."""
+    architecture = network.architecture
+    if y is None and not hasattr(X, "shape"):
+        if not isinstance(X, Iterable) and not callable(X):
+            raise TypeError(
+                "y: expected targets; only chunks (X, y), an iterable of them or a function that "
+                f"returns one, come without; got {type(X).__name__}"
+            )
+        if isinstance(X, Iterator) and epochs > 1:
+            raise ValueError(
+                f"epochs: expected 1 for an iterator, which can be read once, got {epochs}; pass a "
+                "list or a function that returns a new iterator"
+            )
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight: expected None, chunks bring theirs: (X, y, sample_weight)"
+            )
+        return ChunkFeed(architecture, X, batch_size, shuffle)
+    X = check_inputs(X, architecture)
+    Y = check_targets(y, architecture, len(X))
+    samples = Samples(X, Y, check_weights(sample_weight, len(X)))
+    feed = MappedFeed if isinstance(X, MappedRows) else ArrayFeed
+    return feed(samples, batch_size, shuffle)
+
+
+def evaluate(
+    network: Network, X: Array | MappedRows, Y: Array, weight: Array | None
+) -> dict[str, float]:
     """Mean loss, and accuracy for classes, of checked arrays; a block of rows at a time."""
     loss = network.architecture.loss
     activation = network.architecture.layers[-1].activation
     n_outputs, dtype, n = network.architecture.n_outputs, network.architecture.dtype, len(X)
     values = np.empty(n)
     correct = np.zeros(n, dtype=bool)
-    for start in range(0, n, EVALUATION_BLOCK):
-        rows = slice(start, start + EVALUATION_BLOCK)
-        A = np.empty((len(X[rows]), n_outputs), dtype)
+    for rows in row_blocks(X, EVALUATION_BLOCK):
+        A = np.empty((rows.stop - rows.start, n_outputs), dtype)
         Z = np.empty_like(A)
         network.predictor(X[rows], A, Z)
         network.backend.loss_forward(loss, activation, A, Z, Y[rows], values[rows])
@@ -157,7 +196,7 @@ def evaluate(network: Network, X: Array, Y: Array, weight: Array | None) -> dict
 EVALUATION_BLOCK = 8192
 
 
-def _check_validation_data(data: Any, network: Network) -> tuple[Array, Array]:
+def _check_validation_data(data: Any, network: Network) -> tuple[Array | MappedRows, Array]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError("validation_data: expected a pair (X, y)")
     X = check_inputs(data[0], network.architecture, "validation_data[0]")
@@ -184,15 +223,20 @@ class _StepHooks:
         self.hooked = [(c, c.every_n_steps) for c in callbacks if c.every_n_steps]
         self.since_last_call = [EpochResult() for _ in self.hooked]
 
-    def stretches(self, n_steps: int) -> Iterator[slice]:
-        """The steps 0 to `n_steps`, in pieces between the calls."""
-        first = self.state.step
-        start = 0
-        while start < n_steps:
-            ahead = [n - (first + start) % n for _, n in self.hooked]
-            stop = min(n_steps, start + min(ahead, default=n_steps))
-            yield slice(start, stop)
-            start = stop
+    def stretches(
+        self, feed: Iterable[tuple[TrainingData, Array]]
+    ) -> Iterator[tuple[TrainingData, Array, Array]]:
+        """What an epoch takes, in pieces between the calls: data, samples, rates of the steps."""
+        for data, order in feed:
+            first, n_steps = self.state.step, data.n_steps(len(order))
+            rates = self.state.rates(n_steps)
+            start = 0
+            while start < n_steps:
+                ahead = [n - (first + start) % n for _, n in self.hooked]
+                stop = min(n_steps, start + min(ahead, default=n_steps))
+                samples = order[start * data.batch_size : stop * data.batch_size]
+                yield data, samples, rates[start:stop]
+                start = stop
 
     def call(self, epoch: int, part: EpochResult, lr: float) -> Callback | None:
         """After a stretch; the first callback that wants to stop, if one does."""

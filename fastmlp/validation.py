@@ -8,6 +8,7 @@ import numpy as np
 
 from fastmlp.architecture import Architecture
 from fastmlp.losses import Loss
+from fastmlp.mapped import MappedRows, is_large_map, row_blocks
 
 __all__ = ["check_count", "check_inputs", "check_targets", "check_weights", "scale_pixels"]
 
@@ -24,11 +25,14 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
     return value
 
 
-def check_inputs(X: Any, architecture: Architecture, name: str = "X") -> Array:
+def check_inputs(X: Any, architecture: Architecture, name: str = "X") -> Array | MappedRows:
     """`X` as (n, n_inputs) with contiguous rows, of the network's dtype or uint8.
 
-    The array itself where it already is so, else a copy. A sparse matrix is made dense.
+    The array itself where it already is so, else a copy; `MappedRows` for a large memory-mapped
+    array, which is never copied as a whole. A sparse matrix is made dense.
     """
+    if isinstance(X, MappedRows):
+        return X
     X = _numeric_array(X, name)
     if X.ndim != 2:
         hint = " (one sample: X.reshape(1, -1))" if X.ndim == 1 else ""
@@ -37,13 +41,21 @@ def check_inputs(X: Any, architecture: Architecture, name: str = "X") -> Array:
         raise ValueError(f"{name}: expected {architecture.n_inputs} columns, got shape {X.shape}")
     if X.shape[0] == 0:
         raise ValueError(f"{name}: expected at least 1 sample, got shape {X.shape}")
-    if X.dtype != np.uint8:
+    pixels = X.dtype == np.uint8
+    if is_large_map(X):
+        mapped = MappedRows(X, X.dtype if pixels else architecture.dtype)
+        for rows in [] if pixels else row_blocks(mapped):
+            _finite(_convert(X[rows], architecture.dtype, name), name, rows.start)
+            mapped.release()
+        return mapped
+    if not pixels:
         X = _finite(_convert(X, architecture.dtype, name), name)
     return np.ascontiguousarray(X)
 
 
-def scale_pixels(X: Array, dtype: np.dtype) -> Array:
-    """uint8 pixels to [0, 1]; any other array as it is."""
+def scale_pixels(X: Array | MappedRows, dtype: np.dtype) -> Array:
+    """uint8 pixels to [0, 1]; any other array as it is, all of a memory-mapped one."""
+    X = X[:]
     return X * dtype.type(1 / 255) if X.dtype == np.uint8 else X
 
 
@@ -142,7 +154,7 @@ def _convert(values: Array, dtype: np.dtype, name: str) -> Array:
     return converted
 
 
-def _finite(values: Array, name: str) -> Array:
+def _finite(values: Array, name: str, first_row: int = 0) -> Array:
     # The sum is not finite where an element is not: one fast pass without a mask as large as the
     # data.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -150,9 +162,10 @@ def _finite(values: Array, name: str) -> Array:
     if suspicious:
         bad = ~np.isfinite(values)
         if bad.any():
-            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            row, *column = (int(i) for i in np.argwhere(bad)[0])
+            where = (first_row + row, *column)
             raise ValueError(
-                f"{name}: expected finite numbers, got {values[where]} at {where} "
+                f"{name}: expected finite numbers, got {values[row, *column]} at {where} "
                 f"({int(bad.sum())} in all)"
             )
     return values

@@ -78,7 +78,7 @@ class _Turns(Callback):
     def __init__(self, peer: FastmlpPeer, clock: Clock):
         self.peer, self.clock = peer, clock
 
-    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int) -> None:
+    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         self.clock.start()
 
     def on_epoch_end(self, network: Network, record: dict[str, Any]) -> None:

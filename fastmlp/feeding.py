@@ -1,0 +1,189 @@
+"""Where the samples of an epoch come from: arrays in memory, or blocks that are read meanwhile.
+
+An epoch is a sequence of (`TrainingData`, order): a feed gives one pair for arrays in memory, and
+one after the other for a stream, whose next block is read by a thread while this one trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastmlp.architecture import Architecture
+from fastmlp.backends.base import TrainingData
+from fastmlp.mapped import MappedRows
+from fastmlp.validation import check_inputs, check_targets, check_weights
+
+__all__ = ["ArrayFeed", "ChunkFeed", "Feed", "MappedFeed", "sample_order"]
+
+Array = np.ndarray
+
+# Bytes of inputs in a block: many batches, and little beside a process's own memory.
+BLOCK_BYTES = 1 << 22
+# shuffle="blocks": rows that stay together on the disk, and among how many of them rows are mixed.
+RUN_ROWS, WINDOW_ROWS = 256, 8192
+
+
+def sample_order(rng: np.random.Generator, n: int, shuffle: bool | str) -> Array:
+    """The samples 0 to n - 1 in the order of an epoch; see `Network.fit`."""
+    if shuffle is False:
+        return np.arange(n)
+    if shuffle is True:
+        return rng.permutation(n)
+    runs = rng.permutation(-(-n // RUN_ROWS))
+    order = (runs[:, None] * RUN_ROWS + np.arange(RUN_ROWS)).ravel()
+    order = order[order < n]
+    for start in range(0, n, WINDOW_ROWS):
+        rng.shuffle(order[start : start + WINDOW_ROWS])
+    return order
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Checked samples, of which some are taken."""
+
+    X: Array | MappedRows
+    Y: Array
+    weight: Array | None
+
+    @property
+    def kind(self) -> str:
+        """What all chunks of a stream have in common."""
+        targets = "labels" if self.Y.ndim == 1 else "rows of targets"
+        weights = "no weights" if self.weight is None else "weights"
+        return f"{self.X.dtype} inputs, {targets}, {weights}"
+
+    def take(self, rows: Array) -> Samples:
+        weight = None if self.weight is None else self.weight[rows]
+        return Samples(self.X[rows], self.Y[rows], weight)
+
+
+class ArrayFeed:
+    """Arrays in memory, used where they lie."""
+
+    def __init__(self, samples: Samples, batch_size: int, shuffle: bool | str):
+        assert isinstance(samples.X, np.ndarray)
+        self.n_samples: int | None = len(samples.X)
+        batch_size = min(batch_size, len(samples.X))
+        self.data = TrainingData(samples.X, samples.Y, samples.weight, batch_size)
+        self.shuffle = shuffle
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[TrainingData, Array]]:
+        yield self.data, sample_order(rng, len(self.data.X), self.shuffle)
+
+
+class MappedFeed:
+    """A large memory-mapped array: the same order and bits as in memory, a block at a time."""
+
+    def __init__(self, samples: Samples, batch_size: int, shuffle: bool | str):
+        self.n_samples: int | None = len(samples.X)
+        self.samples, self.batch_size, self.shuffle = samples, batch_size, shuffle
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[TrainingData, Array]]:
+        order = sample_order(rng, len(self.samples.X), self.shuffle)
+        return _in_blocks(iter([(self.samples, order)]), self.batch_size)
+
+
+class ChunkFeed:
+    """An iterable of chunks (X, y) or (X, y, sample_weight), or a function that returns one."""
+
+    n_samples: int | None = None
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        chunks: Iterable[Any] | Callable[[], Iterable[Any]],
+        batch_size: int,
+        shuffle: bool | str,
+    ):
+        self.architecture, self.chunks = architecture, chunks
+        self.batch_size, self.shuffle = batch_size, shuffle
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[TrainingData, Array]]:
+        # Chunks are shuffled by the thread that reads them, with a generator of its own: the
+        # network's is as far at the end of an epoch, however far the reading got.
+        rng = np.random.default_rng(rng.integers(1 << 63)) if self.shuffle else rng
+        return _in_blocks(self._checked(rng), self.batch_size)
+
+    def _checked(self, rng: np.random.Generator) -> Iterator[tuple[Samples, Array]]:
+        kind = None
+        for i, chunk in enumerate(self.chunks() if callable(self.chunks) else self.chunks):
+            samples = self._check(chunk, f"chunk {i}")
+            kind = kind or samples.kind
+            if samples.kind != kind:
+                raise ValueError(f"chunk {i}: expected {kind}, as chunk 0; got {samples.kind}")
+            yield samples, sample_order(rng, len(samples.X), self.shuffle)
+        if kind is None:
+            raise ValueError("X: expected at least one chunk (X, y), got none")
+
+    def _check(self, chunk: Any, name: str) -> Samples:
+        if not isinstance(chunk, (tuple, list)) or len(chunk) not in (2, 3):
+            length = f" of length {len(chunk)}" if isinstance(chunk, (tuple, list)) else ""
+            raise TypeError(
+                f"{name}: expected (X, y) or (X, y, sample_weight), got {type(chunk).__name__}"
+                f"{length}"
+            )
+        X = check_inputs(chunk[0], self.architecture, f"{name}: X")
+        Y = check_targets(chunk[1], self.architecture, len(X), f"{name}: y")
+        weight = chunk[2] if len(chunk) == 3 else None
+        return Samples(X, Y, check_weights(weight, len(X), f"{name}: sample_weight"))
+
+
+Feed = ArrayFeed | MappedFeed | ChunkFeed
+
+
+def _in_blocks(
+    parts: Iterator[tuple[Samples, Array]], batch_size: int
+) -> Iterator[tuple[TrainingData, Array]]:
+    """Blocks of whole batches, so that the steps do not depend on where the parts end."""
+    for block in _read_ahead(_blocks(parts, batch_size)):
+        assert isinstance(block.X, np.ndarray)
+        n = len(block.X)
+        yield TrainingData(block.X, block.Y, block.weight, min(batch_size, n)), np.arange(n)
+
+
+def _blocks(parts: Iterator[tuple[Samples, Array]], batch_size: int) -> Iterator[Samples]:
+    gathered: list[Samples] = []
+    room = 0
+    for samples, order in parts:
+        if not gathered:
+            batch_bytes = batch_size * samples.X.shape[1] * samples.X.dtype.itemsize
+            size = room = batch_size * max(1, BLOCK_BYTES // batch_bytes)
+        while len(order):
+            gathered.append(samples.take(order[:room]))
+            order = order[room:]
+            room -= len(gathered[-1].X)
+            if room == 0:
+                yield _joined(gathered)
+                gathered, room = [], size
+    if gathered:
+        yield _joined(gathered)
+
+
+def _joined(parts: list[Samples]) -> Samples:
+    if len(parts) == 1:
+        return parts[0]
+    weights = [part.weight for part in parts if part.weight is not None]
+    return Samples(
+        np.concatenate([part.X for part in parts]),
+        np.concatenate([part.Y for part in parts]),
+        np.concatenate(weights) if weights else None,
+    )
+
+
+def _read_ahead(items: Iterator[Samples]) -> Iterator[Samples]:
+    """The items, each read by a thread while the one before is in use."""
+    reader = ThreadPoolExecutor(1, thread_name_prefix="fastmlp-reader")
+    try:
+        item = reader.submit(next, items, None)
+        while (current := item.result()) is not None:
+            item = reader.submit(next, items, None)
+            yield current
+            del current
+    finally:
+        # Not waited for: an iterator that hangs would keep Ctrl-C from ending the fit.
+        reader.shutdown(wait=False, cancel_futures=True)
