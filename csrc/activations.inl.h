@@ -170,6 +170,10 @@ static void FN(activation_forward)(int activation, const fm_matrix *Z, fm_matrix
       for (ptrdiff_t r = 0; r < Z->rows; r++)
         FN(softmax_row)(Z->cols, (const REAL *)Z->data + r * Z->ld, (REAL *)A->data + r * A->ld);
       break;
+    default:
+      for (ptrdiff_t r = 0; r < Z->rows; r++)
+        fm_native_activations[activation - FM_NATIVE][FM_FLOAT64].forward(
+            Z->cols, (const REAL *)Z->data + r * Z->ld, (REAL *)A->data + r * A->ld);
   }
 }
 
@@ -213,6 +217,12 @@ static void FN(activation_backward)(int activation, const fm_matrix *dA, const f
         FN(softmax_backward_row)(dA->cols, (const REAL *)dA->data + r * dA->ld,
                                  (const REAL *)A->data + r * A->ld, (REAL *)dZ->data + r * dZ->ld);
       break;
+    case FM_STEP: break;
+    default:
+      for (ptrdiff_t r = 0; r < dA->rows; r++)
+        fm_native_activations[activation - FM_NATIVE][FM_FLOAT64].backward(
+            dA->cols, (const REAL *)dA->data + r * dA->ld, (const REAL *)Z->data + r * Z->ld,
+            (const REAL *)A->data + r * A->ld, (REAL *)dZ->data + r * dZ->ld);
   }
 }
 #undef FORWARD_LOOP

@@ -61,6 +61,10 @@ int fm_isa_supported(const char *isa) {
   return entry && entry->supported();
 }
 
+const fm_native_activation (*fm_native_activations)[FM_N_DTYPES];
+
+void fm_set_native_activations(const void *table) { fm_native_activations = table; }
+
 const fm_kernels *fm_kernels_of(const char *isa, enum fm_dtype dtype) {
   const isa_entry *entry = find(isa);
   return entry && entry->supported() ? entry->tables[dtype] : NULL;

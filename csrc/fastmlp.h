@@ -25,7 +25,8 @@ enum fm_activation {
   FM_GELU,
   FM_SILU,
   FM_SOFTMAX,
-  FM_STEP
+  FM_STEP,
+  FM_NATIVE = 1000 /* and above: a row of fm_native_activations */
 };
 
 /* The order of fastmlp/losses.py. */
@@ -144,10 +145,21 @@ typedef struct {
                           double *loss);
 } fm_kernels;
 
+/* A user's activation: functions of one row of n elements. a may be z, dz may be da. */
+typedef struct {
+  void (*forward)(ptrdiff_t n, const void *z, void *a);
+  void (*backward)(ptrdiff_t n, const void *da, const void *z, const void *a, void *dz);
+} fm_native_activation;
+
+/* Those of fastmlp/cfunctions.py: a pair of functions a dtype. */
+extern const fm_native_activation (*fm_native_activations)[FM_N_DTYPES];
+void fm_set_native_activations(const void *table);
+
 /* Whether an activation's derivative reads Z; the others need A alone, so Z may share its memory.
  */
 static inline int fm_needs_z(int activation) {
-  return activation == FM_SOFTPLUS || activation == FM_GELU || activation == FM_SILU;
+  return activation >= FM_NATIVE || activation == FM_SOFTPLUS || activation == FM_GELU ||
+         activation == FM_SILU;
 }
 
 /* The table of an instruction set; NULL where this build or this CPU does not have it.

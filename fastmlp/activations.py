@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.cfunctions import CFunctions
+
 __all__ = ["ACTIVATIONS", "Activation", "get_activation", "softmax_jacobian"]
 
 Array = np.ndarray
@@ -46,6 +48,8 @@ class Activation:
         Whether every output lies in [0, 1], as the cross-entropies need.
     differentiable : bool, default True
         Whether a network can be trained through it.
+    native : CFunctions or None, default None
+        The C functions of an activation that `from_c` made.
 
     Examples
     --------
@@ -63,12 +67,65 @@ class Activation:
     code: int | None = None
     probabilities: bool = False
     differentiable: bool = True
+    native: CFunctions | None = None
+
+    @classmethod
+    def from_c(
+        cls, name: str, float32: Any = None, float64: Any = None, **properties: Any
+    ) -> Activation:
+        """An activation of your own in C, which runs inside the compiled loop.
+
+        Parameters
+        ----------
+        name : str
+            Stored in model files; not one of the package's own names.
+        float32, float64 : (forward, backward) or None, default None
+            Functions for networks of that dtype: addresses, ctypes functions, or numba's `cfunc`.
+            Each takes one row of ``n`` units: ``void forward(ptrdiff_t n, const T *z, T *a)``,
+            where ``a`` may be ``z``, and ``void backward(ptrdiff_t n, const T *da, const T *z,
+            const T *a, T *dz)``, where ``dz`` may be ``da``. They are called without the GIL, from
+            several threads at once.
+        **properties
+            `default_init`, `probabilities`, `positive` as of `Activation`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is no function, or a name that is taken.
+
+        Examples
+        --------
+        >>> import ctypes
+        >>> from fastmlp import Activation
+        >>> library = ctypes.CDLL("./sine.so")  # doctest: +SKIP
+        >>> Activation.from_c("sine", float32=(library.sine, library.sine_backward))
+        ... # doctest: +SKIP
+        """
+        if name in ACTIVATIONS:
+            raise ValueError(f"name: expected one of your own, got {name!r}, which fastmlp has")
+        functions = CFunctions(float32, float64)
+        return cls(
+            functions.forward,
+            functions.backward,
+            name=name,
+            code=functions.code,
+            native=functions,
+            **properties,
+        )
 
     def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        if self.native is not None:
+            raise TypeError(
+                f"activation {self.name!r} cannot be pickled: it is made of C functions of this "
+                "process. Save the network, and load it with custom={name: activation}"
+            )
         # pickle could not find the functions of the package's own records: they have no names.
         if self.code is None:
             return super().__reduce_ex__(protocol)
         return get_activation, (self.name,)
+
+    def __deepcopy__(self, memo: Any) -> Activation:
+        return self
 
 
 LEAKY_RELU_SLOPE = 0.01

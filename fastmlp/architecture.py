@@ -55,6 +55,13 @@ class Architecture:
         dtype = np.dtype(dtype)
         if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+        for i, layer in enumerate(layers):
+            native = layer.activation.native
+            if native is not None and dtype.name not in native.dtypes:
+                raise ValueError(
+                    f"dtype: expected {native.dtypes[0]}, for which layers[{i}]'s activation "
+                    f"{layer.activation.name!r} has C functions; got {dtype}"
+                )
         return cls(n_inputs.__index__(), layers, loss, dtype)
 
     @property

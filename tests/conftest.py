@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,3 +132,21 @@ def run_python(start_python):
         return out
 
     return run
+
+
+@pytest.fixture(scope="session")
+def compile_c(tmp_path_factory):
+    """``compile_c(name, source, *flags)``: path of what the C compiler makes of it."""
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+
+    def compile_source(name, source, *flags):
+        folder = tmp_path_factory.mktemp("c")
+        (folder / "source.c").write_text(source)
+        command = [compiler, "source.c", "-o", name, *flags, "-lm"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return folder / name
+
+    return compile_source

@@ -17,6 +17,7 @@ ROOT = Path(fastmlp.__file__).parent
 ORDER = [
     "version",
     "config",
+    "cfunctions",
     "activations",
     "losses",
     "initializers",

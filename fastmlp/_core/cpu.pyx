@@ -14,6 +14,7 @@ from fastmlp._core.kernels cimport (
     fm_matrix,
     fm_max_threads,
     fm_release_threads,
+    fm_set_native_activations,
 )
 
 cdef const fm_kernels *tables[2]
@@ -48,6 +49,11 @@ def set_isa(str isa):
     name = isa.encode()
     tables[0] = fm_kernels_of(name, FM_FLOAT32)
     tables[1] = fm_kernels_of(name, FM_FLOAT64)
+
+
+def set_native_activations(const size_t[:, ::1] table):
+    """Where the addresses of activations in C are; the array must not go away."""
+    fm_set_native_activations(&table[0, 0])
 
 
 def current_isa():

@@ -118,6 +118,7 @@ cdef extern from "fastmlp.h" nogil:
     const fm_kernels *fm_kernels_of(const char *isa, int dtype)
     const char *const *fm_isa_names()
     bint fm_isa_supported(const char *isa)
+    void fm_set_native_activations(const void *table)
     bint fm_needs_z(int activation)
 
 cdef extern from "threads.h" nogil:

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from fastmlp import config
+from fastmlp import cfunctions, config
 from fastmlp._core import (  # type: ignore[attr-defined]
     activations,
     affine,
@@ -47,6 +47,7 @@ class CompiledBackend:
         isa = config.requested_isa()
         if isa is not None:
             cpu.set_isa(isa)
+        cpu.set_native_activations(cfunctions.TABLE)
         # A forked child has none of its parent's worker threads and would wait for them for ever.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=cpu.release_threads)
