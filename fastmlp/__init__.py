@@ -10,7 +10,7 @@ True
 """
 
 from fastmlp.activations import Activation
-from fastmlp.callbacks import Callback, EarlyStopping
+from fastmlp.callbacks import Callback, Checkpoint, EarlyStopping
 from fastmlp.config import set_num_threads
 from fastmlp.gradient_check import check_gradient
 from fastmlp.history import History
@@ -29,6 +29,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Callback",
+    "Checkpoint",
     "Dense",
     "DivergenceError",
     "EarlyStopping",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.monitor import Monitor
+from fastmlp.serialization import check_writable
 from fastmlp.snapshot import Snapshot
+from fastmlp.training_state import check_storable
 
 if TYPE_CHECKING:
     from fastmlp.history import History
     from fastmlp.network import Network
 
-__all__ = ["Callback", "EarlyStopping", "LambdaCallback", "TimeBudget"]
+__all__ = ["Callback", "Checkpoint", "EarlyStopping", "LambdaCallback", "TimeBudget"]
 
 
 class Callback:
@@ -29,18 +32,20 @@ class Callback:
     every_n_steps : int or None
         `on_step_end` is called where the number of steps is a multiple of it; None: never, and
         epochs run uninterrupted.
-    runs_last : bool
-        Called after those without it: what saves or shows, after what decides.
+    order : int
+        Callbacks with a smaller one are called first: 0, those that decide; 1, those that show; 2,
+        those that save the state of all.
     """
 
     every_n_steps: int | None = None
-    runs_last = False
+    order = 0
 
     def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         """Before the first epoch; `n_samples` is None for chunks, which nobody has counted."""
 
-    def on_epoch_begin(self, network: Network, epoch: int) -> None:
-        """Before each epoch; `epoch` as in the record it will have."""
+    def on_epoch_begin(self, network: Network, epoch: int) -> bool | None:
+        """Before each epoch; `epoch` as in the record it will have. True ends the fit here."""
+        return None
 
     def on_step_end(self, network: Network, record: dict[str, Any]) -> bool | None:
         """After every `every_n_steps` steps. True ends the fit, in the middle of the epoch.
@@ -84,7 +89,7 @@ class LambdaCallback(Callback):
         self,
         *,
         on_fit_begin: Callable[..., None] | None = None,
-        on_epoch_begin: Callable[..., None] | None = None,
+        on_epoch_begin: Callable[..., bool | None] | None = None,
         on_step_end: Callable[..., bool | None] | None = None,
         on_epoch_end: Callable[..., bool | None] | None = None,
         on_fit_end: Callable[..., None] | None = None,
@@ -152,6 +157,9 @@ class EarlyStopping(Callback):
         self.waited = 0
         self._snapshot: Snapshot | None = None
 
+    def on_epoch_begin(self, network: Network, epoch: int) -> bool:
+        return self.waited >= self.patience  # of a resumed fit that had come to its end
+
     def on_epoch_end(self, network: Network, record: dict[str, Any]) -> bool:
         value = self.watch.value(record)
         self.waited += 1
@@ -160,6 +168,17 @@ class EarlyStopping(Callback):
             if self.restore_best:
                 self._take(network)
         return self.waited >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        counts = {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
+        return counts | (self._snapshot.to_dict() if self._snapshot else {})
+
+    def restore(self, network: Network, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.waited = state["waited"]
+        if self.restore_best and "step" in state:
+            assert network.optimizer_state is not None
+            self._snapshot = Snapshot.from_dict(network, network.optimizer_state, state)
 
     def on_fit_end(self, network: Network, history: History) -> None:
         if history.stop_reason is not None and self._snapshot is not None:
@@ -171,6 +190,94 @@ class EarlyStopping(Callback):
             assert network.optimizer_state is not None
             self._snapshot = Snapshot(network, network.optimizer_state)
         self._snapshot.take()
+
+
+class Checkpoint(Callback):
+    """Saves the network with all that a later fit needs to go on, bit for bit.
+
+    ``Network.load`` reads the file; a `fit` with the same data and settings and with new callbacks
+    of the same kinds then does what the first fit would have done. The file is replaced as a whole:
+    killed at any moment, it leaves the old one or the new one.
+
+    Parameters
+    ----------
+    path : path
+        ``{epoch}`` in it stands for the number of the epoch (``{epoch:04d}`` for digits): a file of
+        its own for each.
+    keep : {"last", "best"}, default "last"
+        "last" saves regularly and at the end of the fit, "best" where `monitor` improves. Neither
+        saves after an exception, in the middle of an epoch.
+    every : int, default 1
+        Epochs from one regular save to the next.
+    monitor, mode, min_delta
+        As for `EarlyStopping`; for "best".
+
+    Raises
+    ------
+    OSError
+        In a fit, where the file cannot be written; at its beginning, if that shows then.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        keep: str = "last",
+        every: int = 1,
+        monitor: str | None = None,
+        mode: str = "auto",
+        min_delta: float = 0.0,
+    ):
+        if keep not in ("last", "best"):
+            raise ValueError(f"keep: expected 'last' or 'best', got {keep!r}")
+        if isinstance(every, bool) or not isinstance(every, (int, np.integer)):
+            raise TypeError(f"every: expected an integer, got {type(every).__name__}")
+        if every < 1:
+            raise ValueError(f"every: expected at least 1, got {every}")
+        self.path, self.keep, self.every = os.fspath(path), keep, every
+        self.order = 2 if keep == "last" else 1
+        self.watch = Monitor(monitor, mode, min_delta)
+        self._path_of(1)
+
+    def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
+        self.best: float | None = None
+        self._unsaved: int | None = None
+        check_writable(self._path_of(1))
+        assert network.optimizer_state is not None
+        check_storable(network.optimizer_state.optimizer)
+
+    def on_epoch_end(self, network: Network, record: dict[str, Any]) -> None:
+        if self.keep == "best":
+            value = self.watch.value(record)
+            if self.watch.better(value, self.best):
+                self.best = value
+                self._save(network, record["epoch"])
+        elif record["epoch"] % self.every == 0:
+            self._save(network, record["epoch"])
+        else:
+            self._unsaved = record["epoch"]
+
+    def on_fit_end(self, network: Network, history: History) -> None:
+        if history.stop_reason is not None and self._unsaved is not None:
+            self._save(network, self._unsaved)
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def restore(self, network: Network, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+
+    def _save(self, network: Network, epoch: int) -> None:
+        network.save(self._path_of(epoch), training=True)
+        self._unsaved = None
+
+    def _path_of(self, epoch: int) -> str:
+        try:
+            return self.path.format(epoch=epoch)
+        except (LookupError, ValueError, AttributeError):
+            raise ValueError(
+                f"path: expected no other braces than {{epoch}}, got {self.path!r}"
+            ) from None
 
 
 class TimeBudget(Callback):
@@ -197,6 +304,10 @@ class TimeBudget(Callback):
 
     def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         self._began = perf_counter()
+        self._spent = False
+
+    def on_epoch_begin(self, network: Network, epoch: int) -> bool:
+        return self._spent
 
     def on_step_end(self, network: Network, record: dict[str, Any]) -> bool:
         return self.used >= self.seconds
@@ -209,3 +320,4 @@ class TimeBudget(Callback):
 
     def restore(self, network: Network, state: dict[str, Any]) -> None:
         self._began = perf_counter() - state["used"]
+        self._spent = state["used"] >= self.seconds

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import tempfile
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import numpy as np
 import typer
 from typer.core import TyperGroup
 
-from fastmlp import datasets, runtime
+from fastmlp import datasets, runtime, serialization
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.bench.command import bench
 from fastmlp.config import set_num_threads
@@ -30,7 +29,6 @@ from fastmlp.layers import Dense
 from fastmlp.network import Network
 from fastmlp.optimizers import SGD, Adagrad, Adam, AdamW, Nadam, Optimizer, RMSprop
 from fastmlp.scaling import Scaling
-from fastmlp.serialization import write_atomically
 from fastmlp.tables import load_table, read_table
 from fastmlp.training import DivergenceError
 from fastmlp.validation import check_inputs
@@ -140,17 +138,14 @@ def complain(message: str) -> None:
     typer.echo(" ".join(message.split()), err=True)
 
 
-def check_writable(path: Path | None) -> None:
+def check_out(path: Path | None) -> None:
     """Find out before the work, not after it, that its result cannot be written."""
     if path is None:
         return
-    if path.exists() and not path.is_file():  # the rename would replace a device, too
-        raise UserError(f"--out: {path} is there and no regular file")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        serialization.check_writable(path)
     except OSError as error:
-        raise UserError(f"--out: cannot write to folder {path.parent}: {error.strerror}") from error
+        raise UserError(f"--out: cannot write {path}: {error.strerror}") from error
 
 
 # --- Options --------------------------------------------------------------------------------------
@@ -442,7 +437,7 @@ def train(
     for flag, value in {"--label": label, "--task": task, "--test-fraction": test_fraction}.items():
         if name and value is not None:
             raise typer.BadParameter(f"is for CSV and npz files, not for {name}.", param_hint=flag)
-    check_writable(out)
+    check_out(out)
     set_num_threads(threads)
     with users_mistakes():
         fraction = 0.2 if test_fraction is None else test_fraction
@@ -565,7 +560,7 @@ def predict(
     fastmlp predict iris.safetensors flowers.csv
     fastmlp predict iris.safetensors flowers.csv --proba --out answers.csv
     """  # noqa: D301
-    check_writable(out)
+    check_out(out)
     set_num_threads(threads)
     net = load_model(model, backend)
     if proba and net.architecture.loss.name != "cross_entropy":
@@ -583,7 +578,7 @@ def predict(
     if out:
         text = StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *rows])
-        write_atomically(out, text.getvalue().encode())
+        serialization.write_atomically(out, text.getvalue().encode())
     if as_json:
         show(document, {}, as_json)
     elif not out:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from fastmlp import propagation, serialization
-from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
 from fastmlp.backends import get_backend, load_compiled
@@ -27,6 +26,7 @@ from fastmlp.optimizers import Adam, Optimizer, OptimizerState
 from fastmlp.progress import progress_callbacks
 from fastmlp.training import evaluate
 from fastmlp.training import fit as train
+from fastmlp.training_state import CallbackState, TrainingState
 from fastmlp.validation import check_inputs, check_targets, check_weights, scale_pixels
 
 __all__ = ["Network"]
@@ -61,6 +61,8 @@ class Network:
     rng : numpy.random.Generator
     history : History
         All epochs of all fits.
+    callbacks : tuple of Callback
+        Those of the fit that runs, in the order in which they are called.
     metadata : dict
         Yours; saved and loaded with the network. Anything JSON can hold.
 
@@ -106,6 +108,8 @@ class Network:
         self.backend = get_backend(backend, compilable=architecture.compiled)
         self.optimizer_state: OptimizerState | None = None
         self.history = History()
+        self.callbacks: tuple[Callback, ...] = ()
+        self.resumed_callbacks: list[CallbackState] = []
         self.metadata: dict[str, Any] = {}
         self._predictor: Predictor | None = None
 
@@ -412,36 +416,54 @@ class Network:
             sample_weight=sample_weight,
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, training: bool = False) -> None:
         """Write architecture, parameters and `metadata` to a safetensors file, atomically.
 
         Activations and losses of your own are stored by name; give them to `load` again.
+
+        Parameters
+        ----------
+        path : path
+        training : bool, default False
+            Also what a later fit needs to go on exactly: the optimizer with its moments, the random
+            state, the history, the state of a running fit's callbacks. See `Checkpoint`.
 
         Raises
         ------
         OSError
             Where the file cannot be written; an old file then stays as it was.
+        ValueError
+            Where a file cannot hold the metadata, or a learning rate that is a plain function.
         """
-        serialization.save_model(path, self.architecture, self.arena, self.metadata)
+        state = None
+        if training:
+            named = [(type(callback).__name__, callback.state()) for callback in self.callbacks]
+            callbacks = [(name, state) for name, state in named if state is not None]
+            state = TrainingState(self.optimizer_state, self.rng, self.history, callbacks)
+        serialization.save_model(path, self.architecture, self.arena, self.metadata, state)
 
     @classmethod
     def load(
         cls,
         path: str | os.PathLike[str],
         *,
-        custom: Mapping[str, Activation | Loss] | None = None,
+        custom: Mapping[str, Any] | None = None,
         seed: int | None = None,
         backend: str = "auto",
     ) -> Network:
         """The network of a file that `save` wrote. Runs no code from the file.
 
+        With ``training=True`` saved, the next `fit` goes on exactly where the file was written:
+        with the same data and arguments (no optimizer, or an equal one), the epochs that are left,
+        and new callbacks of the same kinds.
+
         Parameters
         ----------
         path : path
         custom : mapping or None, default None
-            Activations and losses of your own, by name.
+            Activations and losses of your own, by name; classes of schedules and optimizers too.
         seed : int or None, default None
-            For the order of samples in a later `fit`.
+            For the order of samples in a later `fit`; None goes on with a saved random state.
         backend : {"auto", "compiled", "numpy"}, default "auto"
 
         Raises
@@ -451,10 +473,15 @@ class Network:
         ValueError
             Where it is damaged, foreign, or of a newer version.
         """
-        architecture, arena, metadata = serialization.load_model(path, custom or {})
+        architecture, arena, metadata, training = serialization.load_model(path, custom or {})
         network = cls.__new__(cls)
         network._bind(architecture, arena, seed, backend)
         network.metadata = metadata
+        if training is not None:
+            network.optimizer_state, network.history = training.optimizer, training.history
+            network.resumed_callbacks = training.callbacks
+            if seed is None:
+                network.rng = training.rng
         return network
 
     def astype(self, dtype: Any) -> Network:
@@ -482,7 +509,8 @@ class Network:
         return "\n".join(lines)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "backend": self.backend.name, "_predictor": None}
+        parts = {"backend": self.backend.name, "callbacks": (), "_predictor": None}
+        return {**self.__dict__, **parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -19,6 +19,7 @@ from fastmlp.arena import Arena
 from fastmlp.schedules import Schedule, describe
 
 __all__ = [
+    "OPTIMIZERS",
     "SGD",
     "Adagrad",
     "Adam",
@@ -327,6 +328,11 @@ class Nadam(Adam):
         columns[:, 0] = c * lr * self.beta1 / (1 - self.beta1 ** (t + 1))
         columns[:, 1] = c * lr * (1 - self.beta1) / (1 - self.beta1**t)
         return columns
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    kind.__name__: kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW, Nadam)
+}
 
 
 class OptimizerState:

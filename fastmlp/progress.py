@@ -33,7 +33,7 @@ def format_record(record: dict[str, Any], width: int | None = None) -> str:
 class EpochLines(Callback):
     """Prints a line after each epoch."""
 
-    runs_last = True
+    order = 1
 
     def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         self.last = network.history.last_epoch + epochs
@@ -49,7 +49,7 @@ class ProgressBar(Callback):
     Elsewhere one line on standard error at the end.
     """
 
-    runs_last = True
+    order = 1
     bar: _TerminalBar | _NotebookBar | _FinalLine | None = None
 
     def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
-from fastmlp.losses import Loss
+from fastmlp.training_state import TrainingState
 
-__all__ = ["load_model", "save_model", "write_atomically"]
+__all__ = ["check_writable", "load_model", "save_model", "write_atomically"]
 
 FORMAT_VERSION = 1
 
@@ -31,6 +30,7 @@ def save_model(
     architecture: Architecture,
     parameters: Arena,
     metadata: Mapping[str, Any],
+    training: TrainingState | None = None,
 ) -> None:
     """Write a model file. OSError where that is not possible; an old file then stays as it was."""
     from safetensors.numpy import save
@@ -47,13 +47,16 @@ def save_model(
         "architecture": json.dumps(architecture.to_dict()),
         "metadata": user,
     }
+    if training is not None:
+        header["training"], more = training.to_file()
+        tensors |= more
     write_atomically(path, save(tensors, header))
 
 
 def load_model(
-    path: str | os.PathLike[str], custom: Mapping[str, Activation | Loss]
-) -> tuple[Architecture, Arena, dict[str, Any]]:
-    """Architecture, parameters and metadata of a model file.
+    path: str | os.PathLike[str], custom: Mapping[str, Any]
+) -> tuple[Architecture, Arena, dict[str, Any], TrainingState | None]:
+    """Architecture, parameters, metadata and, where it is there, training of a model file.
 
     Raises
     ------
@@ -70,22 +73,43 @@ def load_model(
         pass
     try:
         with safe_open(path, framework="numpy") as file:
-            architecture, metadata = _description(file.metadata() or {}, custom)
-            _check_shapes(architecture, {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118
+            header = file.metadata() or {}
+            architecture, metadata = _description(header, custom)
+            others = [name for name in file.keys() if name.startswith(("moments.", "callbacks."))]  # noqa: SIM118
+            if "training" not in header:
+                others = []
+            own = set(file.keys()) - set(others)
+            _check_shapes(architecture, {name: file.get_slice(name) for name in own})
             parameters = architecture.new_parameters()
             for segment, view in zip(parameters.segments, parameters.views, strict=True):
                 view[...] = file.get_tensor(segment.name)
+            training = None
+            if "training" in header:
+                more = {name: file.get_tensor(name) for name in others}
+                training = _training(header["training"], more, parameters, custom)
     except SafetensorError as error:
         raise ValueError(f"{path}: no model file, or a damaged one ({error})") from None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     if not np.isfinite(parameters.flat).all():
         raise ValueError(f"{path}: expected finite parameters")
-    return architecture, parameters, metadata
+    return architecture, parameters, metadata, training
+
+
+def _training(
+    text: str, tensors: Mapping[str, np.ndarray], parameters: Arena, custom: Mapping[str, Any]
+) -> TrainingState:
+    try:
+        return TrainingState.from_file(text, tensors, parameters, custom)
+    except (
+        *(json.JSONDecodeError, RecursionError, KeyError, IndexError),
+        *(TypeError, AttributeError, OverflowError),
+    ) as error:
+        raise ValueError(f"the description of the training is damaged ({error!r})") from None
 
 
 def _description(
-    header: Mapping[str, str], custom: Mapping[str, Activation | Loss]
+    header: Mapping[str, str], custom: Mapping[str, Any]
 ) -> tuple[Architecture, dict[str, Any]]:
     if header.get("format") != "fastmlp":
         raise ValueError("a safetensors file, but not one of fastmlp's models")
@@ -121,6 +145,18 @@ def _check_shapes(architecture: Architecture, tensors: Mapping[str, Any]) -> Non
             raise ValueError(
                 f"array {name}: expected {shape} of {code}, found {found[0]} of {found[1]}"
             )
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """OSError where `write_atomically` could not write to `path`, as far as that shows before."""
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():  # the rename would replace a device, too
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path.parent)) from None
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -17,6 +17,7 @@ from fastmlp.mapped import MappedRows, row_blocks
 from fastmlp.metrics import Metrics, Scorer
 from fastmlp.optimizers import Optimizer, OptimizerState
 from fastmlp.snapshot import Snapshot
+from fastmlp.training_state import CallbackState
 from fastmlp.validation import check_count, check_inputs, check_targets, check_weights
 
 if TYPE_CHECKING:
@@ -76,14 +77,21 @@ def fit(
     start = Snapshot(network, state)
     history = History()
     first = network.history.last_epoch + 1
+    resumed, network.resumed_callbacks = network.resumed_callbacks, []
     with ExitStack() as at_end:
+        at_end.callback(setattr, network, "callbacks", ())
+        network.callbacks = tuple(callbacks)
         for callback in callbacks:
             at_end.callback(callback.on_fit_end, network, history)
             callback.on_fit_begin(network, epochs=epochs, n_samples=feed.n_samples)
+            _restore(callback, network, resumed)
         steps = _StepHooks(network, state, callbacks)
         for epoch in range(first, first + epochs):
-            for callback in callbacks:
-                callback.on_epoch_begin(network, epoch)
+            # As a list: every callback sees the epoch begin, whoever ends the fit.
+            enders = [c for c in callbacks if c.on_epoch_begin(network, epoch)]
+            if enders:
+                history.stop_reason = type(enders[0]).__name__
+                return history
             start.take()
             result, seconds, done, stopped_by = EpochResult(), 0.0, 0, None
             began = perf_counter()
@@ -110,7 +118,7 @@ def fit(
                     "or a parameter is not finite. The network is as it was at the start of that "
                     "epoch; try a smaller learning rate or scaled inputs"
                 )
-            record: dict[str, float] = {"epoch": epoch, "loss": result.loss}
+            record: dict[str, float] = {"epoch": epoch, "loss": float(result.loss)}
             if architecture.loss.correct is not None:
                 record["accuracy"] = result.correct / done
             if validation_data is not None:
@@ -204,7 +212,7 @@ def _check_validation_data(data: Any, network: Network) -> tuple[Array | MappedR
 
 
 def _check_callbacks(callbacks: Iterable[Any]) -> list[Callback]:
-    """Those that run last behind the others."""
+    """In the order in which they are called."""
     callbacks = list(callbacks)
     for i, callback in enumerate(callbacks):
         if not isinstance(callback, Callback):
@@ -212,7 +220,16 @@ def _check_callbacks(callbacks: Iterable[Any]) -> list[Callback]:
             raise TypeError(f"callbacks[{i}]: expected an instance of Callback, got {what}")
         if callback.every_n_steps is not None:
             check_count(callback.every_n_steps, f"callbacks[{i}].every_n_steps")
-    return sorted(callbacks, key=lambda callback: callback.runs_last)
+    return sorted(callbacks, key=lambda callback: callback.order)
+
+
+def _restore(callback: Callback, network: Network, resumed: list[CallbackState]) -> None:
+    """Give it the first state of its kind, if there is one."""
+    for i, (name, state) in enumerate(resumed):
+        if name == type(callback).__name__:
+            callback.restore(network, state)
+            del resumed[i]
+            return
 
 
 class _StepHooks:
@@ -246,7 +263,8 @@ class _StepHooks:
             result = self.since_last_call[i] = self.since_last_call[i] + part
             if step % n == 0:
                 self.since_last_call[i] = EpochResult()
-                record = {"epoch": epoch, "step": step, "loss": result.loss, "lr": lr}
+                loss = float(result.loss)
+                record = {"epoch": epoch, "step": step, "loss": loss, "lr": lr}
                 if callback.on_step_end(self.network, record):
                     stopped_by = stopped_by or callback
         return stopped_by

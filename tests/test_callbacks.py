@@ -193,6 +193,18 @@ def test_epochs_begin():
     ]
 
 
+def test_an_end_before_an_epoch(net, data, backend, dtype, make_network, state_of):
+    calls = []
+    stop = LambdaCallback(on_epoch_begin=lambda network, epoch: epoch == 3)
+    history = net.fit(*data, epochs=5, callbacks=[stop, Recorder("a", calls)])
+    assert history["epoch"] == [1, 2]
+    assert history.stop_reason == "LambdaCallback"
+    assert calls[-2:] == [("a", "epoch", 2), ("a", "end", 2)]
+    shorter = make_network(backend, dtype)
+    shorter.fit(*data, epochs=2)
+    assert state_of(net) == state_of(shorter)
+
+
 def test_divergence_goes_back_to_what_the_epochs_beginning_made(net, data):
     def set_to_one(network, epoch):
         network.arena.views[0][...] = 1
@@ -314,11 +326,11 @@ def test_bad_numbers_of_steps_are_refused(net, data, n, error):
         net.fit(*data, callbacks=[Callback(), Steps(n)])
 
 
-def test_callbacks_that_run_last(net, data):
+def test_callbacks_of_a_later_order(net, data):
     calls = []
 
     class Last(Recorder):
-        runs_last = True
+        order = 1
 
     net.fit(*data, epochs=1, callbacks=[Last("last", calls), Recorder("a", calls)])
     assert [name for name, what, *_ in calls if what == "epoch"] == ["a", "last"]

@@ -171,3 +171,10 @@ def test_repr():
     assert repr(history) == "History(no epochs)"
     history.records.append({"epoch": 1, "loss": 0.25})
     assert repr(history) == "History(epoch=1, loss=0.25)"
+
+
+def test_records_hold_numbers_of_python(net, make_data):
+    X, y = make_data(net, 10)
+    (record,) = net.fit(X, y, epochs=1, validation_data=(X, y)).records
+    assert {type(value) for name, value in record.items() if name != "epoch"} == {float}
+    assert type(record["epoch"]) is int
