@@ -77,6 +77,7 @@ typedef struct {
   int n_layers;
   fm_layer *layers;
   fm_loss loss;
+  double loss_factor, gradient_factor; /* times each sample's loss and its gradient */
 } fm_net;
 
 /* Samples to train on. X has the table's dtype, or is uint8: pixels, divided by 255. */

@@ -146,8 +146,8 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
     FN(loss_forward)(&net->loss, &A, &Z, &Y, batch->losses + row);
     count += FN(count_correct)(&net->loss, &A, &Y);
     for (ptrdiff_t r = 0; r < n; r++) {
-      batch->losses[row + r] *= scale[r];
-      scale[r] = batch->weight > 0 ? scale[r] / batch->weight : 0;
+      batch->losses[row + r] *= scale[r] * net->loss_factor;
+      scale[r] = batch->weight > 0 ? scale[r] / batch->weight * net->gradient_factor : 0;
     }
     FN(net_backward)(net, &Y, scale, row, end);
   }

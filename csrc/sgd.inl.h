@@ -164,13 +164,14 @@ static ptrdiff_t FN(sgd_sample)(const fm_net *net, const fm_data *data, const pt
   const fm_layer *last = &net->layers[net->n_layers - 1];
   const fm_targets Y = {data->labels ? data->labels + sample : NULL,
                         data->Y ? (const REAL *)data->Y + sample * data->ldy : NULL, data->ldy};
-  const double weight = data->weight ? data->weight[sample] : 1.0, one = weight > 0;
+  const double weight = data->weight ? data->weight[sample] : 1.0;
+  const double scale = weight > 0 ? net->gradient_factor : 0;
   fm_matrix A = FN(rows_of)(&last->A, 0, 1), Z = FN(rows_of)(&last->Z, 0, 1);
   fm_matrix D = FN(rows_of)(&last->D, 0, 1);
   FN(loss_forward)(&net->loss, &A, &Z, &Y, loss);
-  *loss *= weight;
+  *loss *= weight * net->loss_factor;
   const ptrdiff_t correct = FN(count_correct)(&net->loss, &A, &Y);
-  FN(loss_backward)(&net->loss, &A, &Z, &Y, &one, &D);
+  FN(loss_backward)(&net->loss, &A, &Z, &Y, &scale, &D);
 
   for (int l = net->n_layers - 1; l >= 0; l--) {
     const fm_layer *layer = &net->layers[l];

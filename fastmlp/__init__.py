@@ -9,6 +9,9 @@
 True
 """
 
+from importlib import import_module
+from typing import Any
+
 from fastmlp.activations import Activation
 from fastmlp.callbacks import Callback, Checkpoint, EarlyStopping
 from fastmlp.config import set_num_threads
@@ -35,6 +38,8 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Loss",
+    "MLPClassifier",
+    "MLPRegressor",
     "Nadam",
     "Network",
     "RMSprop",
@@ -44,3 +49,26 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+# Imported at the first use: module, and what it needs besides NumPy.
+_LAZY = {
+    "MLPClassifier": ("fastmlp.estimators", "sklearn", "scikit-learn"),
+    "MLPRegressor": ("fastmlp.estimators", "sklearn", "scikit-learn"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, needed, package = _LAZY[name]
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != needed:
+            raise
+        hint = f"fastmlp.{name} needs {package}: pip install {package}"
+        raise ImportError(hint, name=needed) from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -102,10 +102,17 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Description of which `from_dict` makes an equal architecture."""
+        loss = self.loss
+        factors = (
+            {}
+            if loss.factor == loss.value_factor == 1
+            else {"loss_factors": [loss.factor, loss.value_factor]}
+        )
         return {
             "n_inputs": self.n_inputs,
             "layers": [layer.to_dict() for layer in self.layers],
-            "loss": self.loss.name,
+            "loss": loss.name,
+            **factors,
             "dtype": self.dtype.name,
         }
 
@@ -130,4 +137,6 @@ class Architecture:
             options = {name: layer[name] for name in ("l1", "l2") if name in layer}
             layers.append(Dense(layer["n_units"], activation, **options))
         loss = look_up(losses, "loss", description["loss"])
+        if "loss_factors" in description:
+            loss = loss.scaled(*description["loss_factors"])
         return cls.checked(description["n_inputs"], layers, loss, description["dtype"])

@@ -98,6 +98,21 @@ class Arena:
         """A zeroed arena of the same layout."""
         return Arena([(s.name, s.shape, s.decays) for s in self.segments], self.dtype)
 
+    def over(self, flat: np.ndarray) -> Arena:
+        """An arena of the same layout over memory of one's own, used where it lies.
+
+        `flat` is a contiguous array of the length and dtype of the arena's own.
+        """
+        if flat.shape != self.flat.shape or flat.dtype != self.dtype or not flat.flags.c_contiguous:
+            raise ValueError(
+                f"flat: expected a contiguous array of shape {self.flat.shape} and {self.dtype}, "
+                f"got {flat.dtype} of shape {flat.shape}"
+            )
+        arena = Arena.__new__(Arena)
+        arena.dtype, arena.segments, arena.flat = self.dtype, self.segments, flat
+        arena.views = [arena._view(segment) for segment in arena.segments]
+        return arena
+
     def pairs(self) -> list[tuple[np.ndarray, ...]]:
         """The views grouped by layer: ``[(W, b), ...]``."""
         return list(zip(self.views[::2], self.views[1::2], strict=True))

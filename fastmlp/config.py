@@ -11,11 +11,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["data_folder", "requested_backend", "requested_isa", "set_num_threads"]
+__all__ = [
+    "data_folder",
+    "limited_threads",
+    "requested_backend",
+    "requested_isa",
+    "set_num_threads",
+]
 
 _requested_threads: int | None = None
+# Of the code inside `limited_threads`, in this Python thread alone.
+_thread_limit: ContextVar[int | None] = ContextVar("fastmlp_threads", default=None)
 
 
 def requested_backend() -> str:
@@ -57,14 +68,32 @@ def set_num_threads(n: int | None) -> None:
     _requested_threads = n
 
 
+@contextmanager
+def limited_threads(n: int | None) -> Iterator[None]:
+    """Within it, calls made by this Python thread use at most `n` threads.
+
+    None changes nothing; a number below 0 counts from the CPUs as joblib does: -1 is all of them,
+    -2 all but one.
+    """
+    if n is not None and n < 0:
+        n = max(1, available_cpus() + 1 + n)
+    token = _thread_limit.set(_thread_limit.get() if n is None else n)
+    try:
+        yield
+    finally:
+        _thread_limit.reset(token)
+
+
 def thread_limit(openmp_limit: int) -> int:
     """Threads that a call may use now.
 
-    The first of these that is set: `set_num_threads`, ``FASTMLP_NUM_THREADS``, OpenMP's own limit
-    (which ``OMP_NUM_THREADS``, threadpoolctl and joblib's workers set); and never more than the
-    process's CPUs.
+    The first of these that is set: `limited_threads`, `set_num_threads`, ``FASTMLP_NUM_THREADS``,
+    OpenMP's own limit (which ``OMP_NUM_THREADS``, threadpoolctl and joblib's workers set); and
+    never more than the process's CPUs.
     """
-    limit = _requested_threads
+    limit = _thread_limit.get()
+    if limit is None:
+        limit = _requested_threads
     if limit is None:
         limit = _threads_from_environment()
     if limit is None:

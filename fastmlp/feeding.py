@@ -18,9 +18,11 @@ from fastmlp.backends.base import TrainingData
 from fastmlp.mapped import MappedRows
 from fastmlp.validation import check_inputs, check_targets, check_weights
 
-__all__ = ["ArrayFeed", "ChunkFeed", "Feed", "MappedFeed", "sample_order"]
+__all__ = ["ArrayFeed", "ChunkFeed", "Feed", "MappedFeed", "Shuffle", "sample_order"]
 
 Array = np.ndarray
+# True, False, "blocks", or a function of the generator and the number of samples.
+Shuffle = bool | str | Callable[[np.random.Generator, int], Array]
 
 # Bytes of inputs in a block: many batches, and little beside a process's own memory.
 BLOCK_BYTES = 1 << 22
@@ -28,12 +30,25 @@ BLOCK_BYTES = 1 << 22
 RUN_ROWS, WINDOW_ROWS = 256, 8192
 
 
-def sample_order(rng: np.random.Generator, n: int, shuffle: bool | str) -> Array:
+def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:
     """The samples 0 to n - 1 in the order of an epoch; see `Network.fit`."""
     if shuffle is False:
         return np.arange(n)
     if shuffle is True:
         return rng.permutation(n)
+    if callable(shuffle):
+        order = np.ascontiguousarray(shuffle(rng, n))
+        if order.ndim != 1 or order.dtype.kind not in "iu" or order.size == 0:
+            raise ValueError(
+                "shuffle: expected a function that returns numbers of samples, shape (m,), got "
+                f"{order.dtype} of shape {order.shape}"
+            )
+        if order.min() < 0 or order.max() >= n:
+            raise ValueError(
+                f"shuffle: expected numbers of samples from 0 to {n - 1}, got {order.min()} to "
+                f"{order.max()}"
+            )
+        return order.astype(np.intp, copy=False)
     runs = rng.permutation(-(-n // RUN_ROWS))
     order = (runs[:, None] * RUN_ROWS + np.arange(RUN_ROWS)).ravel()
     order = order[order < n]
@@ -65,7 +80,7 @@ class Samples:
 class ArrayFeed:
     """Arrays in memory, used where they lie."""
 
-    def __init__(self, samples: Samples, batch_size: int, shuffle: bool | str):
+    def __init__(self, samples: Samples, batch_size: int, shuffle: Shuffle):
         assert isinstance(samples.X, np.ndarray)
         self.n_samples: int | None = len(samples.X)
         batch_size = min(batch_size, len(samples.X))
@@ -79,7 +94,7 @@ class ArrayFeed:
 class MappedFeed:
     """A large memory-mapped array: the same order and bits as in memory, a block at a time."""
 
-    def __init__(self, samples: Samples, batch_size: int, shuffle: bool | str):
+    def __init__(self, samples: Samples, batch_size: int, shuffle: Shuffle):
         self.n_samples: int | None = len(samples.X)
         self.samples, self.batch_size, self.shuffle = samples, batch_size, shuffle
 
@@ -98,7 +113,7 @@ class ChunkFeed:
         architecture: Architecture,
         chunks: Iterable[Any] | Callable[[], Iterable[Any]],
         batch_size: int,
-        shuffle: bool | str,
+        shuffle: Shuffle,
     ):
         self.architecture, self.chunks = architecture, chunks
         self.batch_size, self.shuffle = batch_size, shuffle

@@ -8,7 +8,7 @@ reach a record as one-hot rows. ``value(A, Y)`` gives each sample's loss, shape 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class Loss:
         Whether outputs have to be probabilities.
     code : int or None, default None
         Number of the loss in the compiled core; None runs it on NumPy.
+    factor, value_factor : float, default 1
+        Times gradient and value: see `scaled`.
 
     Examples
     --------
@@ -66,12 +68,28 @@ class Loss:
     labels: bool = False
     probabilities: bool = False
     code: int | None = None
+    factor: float = 1.0
+    value_factor: float = 1.0
 
     def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
         # pickle could not find the functions of the package's own records: they have no names.
         if self.code is None:
             return super().__reduce_ex__(protocol)
-        return get_loss, (self.name,)
+        return _scaled_loss, (self.name, self.factor, self.value_factor)
+
+    def scaled(self, factor: float, value_factor: float | None = None) -> Loss:
+        """The same loss times `factor`.
+
+        Parameters
+        ----------
+        factor : float
+            ``get_loss("mse").scaled(0.5)`` is half the squared error.
+        value_factor : float or None, default None
+            Of the value alone, where the figure that is shown is to be another than the one whose
+            gradient is followed.
+        """
+        value_factor = factor if value_factor is None else value_factor
+        return replace(self, factor=float(factor), value_factor=float(value_factor))
 
     def fuses(self, activation: Activation) -> bool:
         """Whether the output gradient behind `activation` is ``(A - Y) / divisor``."""
@@ -154,3 +172,9 @@ def get_loss(loss: str | Loss) -> Loss:
     if loss not in LOSSES:
         raise ValueError(f"loss: expected one of {sorted(LOSSES)}, got {loss!r}")
     return LOSSES[loss]
+
+
+def _scaled_loss(name: str, factor: float, value_factor: float) -> Loss:
+    """What a pickled record becomes again."""
+    loss = LOSSES[name]
+    return loss if factor == value_factor == 1 else loss.scaled(factor, value_factor)

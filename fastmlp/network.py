@@ -17,6 +17,7 @@ from fastmlp.arena import Arena
 from fastmlp.backends import get_backend, load_compiled
 from fastmlp.backends.base import Predictor, StepOptions
 from fastmlp.callbacks import Callback
+from fastmlp.feeding import Shuffle
 from fastmlp.history import History
 from fastmlp.layers import Dense, LayerCache
 from fastmlp.losses import Loss
@@ -311,7 +312,7 @@ class Network:
         optimizer: Optimizer | None = None,
         epochs: int = 10,
         batch_size: int = 64,
-        shuffle: bool | str = True,
+        shuffle: Shuffle = True,
         validation_data: tuple[Any, Any] | None = None,
         sample_weight: Any = None,
         divide_penalty: bool = False,
@@ -340,11 +341,12 @@ class Network:
         batch_size : int, default 64
             Samples a step; the last batch of an epoch may be smaller. 1 is stochastic gradient
             descent, sample by sample.
-        shuffle : bool or "blocks", default True
+        shuffle : bool, "blocks" or callable, default True
             A new random order each epoch; False keeps the order given. "blocks" moves runs of 256
             samples as a whole and then mixes the samples of each 32 runs: for files that do not fit
             in memory, which are then read in long pieces. Chunks come in the order given; each is
-            shuffled in itself.
+            shuffled in itself. A function ``shuffle(rng, n)`` returns the order of an epoch, the
+            samples' numbers; not all need be among them.
         validation_data : (X, y) or None, default None
             Evaluated after each epoch.
         sample_weight : array-like of shape (n,) or None, default None
@@ -402,7 +404,7 @@ class Network:
         *,
         optimizer: Optimizer | None = None,
         batch_size: int = 64,
-        shuffle: bool | str = True,
+        shuffle: Shuffle = True,
         sample_weight: Any = None,
     ) -> History:
         """Go on training: one pass over `X`; arguments, result and errors as for `fit`."""

@@ -10,7 +10,7 @@ Symbols: ``w`` parameters, ``g`` gradient, ``lr`` learning rate, ``t`` step numb
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -73,16 +73,20 @@ class Optimizer:
     epsilon = 0.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "nesterov" or (field.name == "lr" and callable(value)):
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.type == "bool" or (each.name == "lr" and callable(value)):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-                raise TypeError(f"{field.name}: expected a number, got {type(value).__name__}")
-            below_one = field.name in ("momentum", "beta1", "beta2", "rho")
-            if not (0 <= value < (1 if below_one else np.inf)):
-                interval = "[0, 1)" if below_one else "[0, inf)"
-                raise ValueError(f"{field.name}: expected a number in {interval}, got {value}")
+                raise TypeError(f"{each.name}: expected a number, got {type(value).__name__}")
+            if each.name == "momentum":
+                inside, interval = 0 <= value <= 1, "[0, 1]"
+            elif each.name in ("beta1", "beta2", "rho"):
+                inside, interval = 0 <= value < 1, "[0, 1)"
+            else:
+                inside, interval = 0 <= value < np.inf, "[0, inf)"
+            if not inside:
+                raise ValueError(f"{each.name}: expected a number in {interval}, got {value}")
 
     def rates(self, first_step: int, n_steps: int, state: dict[str, Any] | None = None) -> Array:
         """Learning rates of the steps `first_step` (counted from 0) and following, float64.
@@ -132,7 +136,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     lr : float, Schedule or callable, default 0.01
-    momentum : float in [0, 1), default 0
+    momentum : float in [0, 1], default 0
     nesterov : bool, default False
     weight_decay : float, default 0
     """
@@ -237,12 +241,16 @@ class Adam(Optimizer):
     lr : float, Schedule or callable, default 0.001
     beta1, beta2 : float in [0, 1), default 0.9 and 0.999
     epsilon : float, default 1e-8
+    epsilon_hat : bool, default False
+        Add `epsilon` to ``sqrt(v)``, before the correction of its bias, as TensorFlow and
+        scikit-learn do: the end of section 2 of the paper.
     """
 
     lr: LearningRate = 0.001
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    epsilon_hat: bool = field(default=False, kw_only=True)
 
     @property
     def rule(self) -> Rule:
@@ -257,7 +265,9 @@ class Adam(Optimizer):
         v *= self.beta2
         v += (1 - self.beta2) * g * g
         m_hat = self._first_moment(m, g, t)
-        w -= lr * m_hat / (np.sqrt(v / (1 - self.beta2**t)) + self.epsilon)
+        c = np.sqrt(1 - self.beta2**t)
+        epsilon = self.epsilon / c if self.epsilon_hat else self.epsilon
+        w -= lr * m_hat / (np.sqrt(v) / c + epsilon)
 
     def _first_moment(self, m: Array, g: Array, t: int) -> Array:
         return m / (1 - self.beta1**t)
@@ -269,7 +279,8 @@ class Adam(Optimizer):
         c = np.sqrt(1 - self.beta2**t)
         step_m = c * lr / (1 - self.beta1**t)
         zero = np.zeros_like(lr)
-        return np.stack([step_m, zero, c * self.epsilon, zero], axis=1)
+        epsilon = zero + self.epsilon if self.epsilon_hat else c * self.epsilon
+        return np.stack([step_m, zero, epsilon, zero], axis=1)
 
 
 @dataclass(frozen=True)

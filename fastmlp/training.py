@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmlp.backends.base import EpochResult, StepOptions, Trainer, TrainingData
 from fastmlp.callbacks import Callback
-from fastmlp.feeding import ArrayFeed, ChunkFeed, Feed, MappedFeed, Samples
+from fastmlp.feeding import ArrayFeed, ChunkFeed, Feed, MappedFeed, Samples, Shuffle
 from fastmlp.history import History
 from fastmlp.mapped import MappedRows, row_blocks
 from fastmlp.metrics import Metrics, Scorer
@@ -43,7 +43,7 @@ def fit(
     optimizer: Optimizer,
     epochs: int,
     batch_size: int,
-    shuffle: bool | str,
+    shuffle: Shuffle,
     validation_data: tuple[Any, Any] | None,
     sample_weight: Any,
     options: StepOptions,
@@ -59,8 +59,8 @@ def fit(
         )
     epochs = check_count(epochs, "epochs", 0)
     batch_size = check_count(batch_size, "batch_size")
-    if not isinstance(shuffle, bool | np.bool_) and shuffle != "blocks":
-        raise ValueError(f"shuffle: expected True, False or 'blocks', got {shuffle!r}")
+    if not (isinstance(shuffle, bool | np.bool_) or shuffle == "blocks" or callable(shuffle)):
+        raise ValueError(f"shuffle: expected True, False, 'blocks' or a function, got {shuffle!r}")
     feed = _feed(network, X, y, sample_weight, epochs, batch_size, shuffle)
     if validation_data is not None:
         validation_data = _check_validation_data(validation_data, network)
@@ -103,6 +103,8 @@ def fit(
                     bound = data
                 part = trainer.epoch(samples, rates)
                 seconds += perf_counter() - began
+                if options.count_samples:
+                    part = part.by_samples(len(samples), data.batch_size)
                 result += part
                 done += len(samples)
                 if not np.isfinite(part.loss):
@@ -149,7 +151,7 @@ def _feed(
     sample_weight: Any,
     epochs: int,
     batch_size: int,
-    shuffle: bool | str,
+    shuffle: Shuffle,
 ) -> Feed:
     """Where the samples come from; arrays are checked here, chunks as they are read."""
     architecture = network.architecture

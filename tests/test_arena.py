@@ -114,3 +114,16 @@ def test_padding_stays_zero_through_a_fit(
     for arena in (net.arena, *net.optimizer_state.moments):
         assert arena.flat.any()
         assert not padding_of(arena).any()
+
+
+def test_an_arena_over_given_memory_uses_it_where_it_lies():
+    own = Arena([("W", (3, 5), True), ("b", (5,), False)], np.dtype(np.float64))
+    flat = np.zeros_like(own.flat)
+    other = own.over(flat)
+    assert other.flat is flat
+    other.views[0][...] = 7
+    assert flat.sum() == 7 * 15
+    assert own.flat.sum() == 0
+    for wrong in (flat[1:], flat.astype(np.float32), np.zeros(2 * len(flat))[::2]):
+        with pytest.raises(ValueError, match="flat: expected a contiguous array"):
+            own.over(wrong)

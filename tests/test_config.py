@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,16 @@ def test_configuration_is_json_and_is_what_is_shown(monkeypatch, backend, capsys
     show_config()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == list(found)
+
+
+def test_threads_of_a_block_of_code(monkeypatch):
+    monkeypatch.setattr(config, "available_cpus", lambda: 4)
+    with config.limited_threads(2):
+        assert config.thread_limit(8) == 2
+        with config.limited_threads(None):
+            assert config.thread_limit(8) == 2
+        with config.limited_threads(-2):
+            assert config.thread_limit(8) == 3
+        with ThreadPoolExecutor(1) as pool:  # of this Python thread alone
+            assert pool.submit(config.thread_limit, 8).result() == 4
+    assert config.thread_limit(8) == 4

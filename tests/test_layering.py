@@ -51,6 +51,7 @@ ORDER = [
     "datasets",
     "tables",
     "network",
+    "estimators",
     "scaling",
     "runtime",
     "fastmlp",  # __init__.py

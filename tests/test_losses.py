@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from math import exp, log
 
 import numpy as np
@@ -307,3 +308,34 @@ def test_unknown_losses_are_refused(loss, error, message):
 def test_cross_entropies_need_probabilities(loss, output):
     with pytest.raises(ValueError, match=rf"loss: {loss} needs outputs in \[0, 1\].*'{output}'"):
         Network(3, [Dense(2, output)], loss=loss)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_scaled_loss_scales_value_and_gradient(
+    backend, make_network, make_data, loss, batch_size
+):
+    """Three times the loss with a rate of lr is the loss with a rate of 3 lr."""
+    output = "softmax" if loss == "cross_entropy" else "identity"
+    plain = make_network(backend, output=output, loss=loss)
+    scaled = make_network(backend, output=output, loss=get_loss(loss).scaled(3, 5))
+    X, y = make_data(plain, 13)
+    assert scaled.cost(X, y) == pytest.approx(5 * plain.cost(X, y))
+    for (dW, _), (expected, _) in zip(
+        scaled.compute_gradient(X, y), plain.compute_gradient(X, y), strict=True
+    ):
+        np.testing.assert_allclose(dW, 3 * expected)
+    settings = {"epochs": 2, "batch_size": batch_size, "shuffle": False}
+    shown = scaled.fit(X, y, optimizer=SGD(0.01), **settings)["loss"]
+    expected = plain.fit(X, y, optimizer=SGD(0.03), **settings)["loss"]
+    np.testing.assert_allclose(shown, 5 * np.array(expected))
+    np.testing.assert_allclose(scaled.arena.flat, plain.arena.flat, 1e-10)
+
+
+def test_a_scaled_loss_keeps_its_factors_in_pickles_and_files(tmp_path):
+    net = Network(3, [Dense(2)], loss=get_loss("mse").scaled(2, 0.5), seed=0)
+    net.save(tmp_path / "net.safetensors")
+    copies = pickle.loads(pickle.dumps(net)), Network.load(tmp_path / "net.safetensors")
+    for copy in copies:
+        assert copy.architecture.loss == net.architecture.loss
+    assert pickle.loads(pickle.dumps(get_loss("mse"))) is get_loss("mse")

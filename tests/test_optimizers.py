@@ -291,7 +291,7 @@ def test_a_rate_of_zero_changes_nothing(backend, dtype, make_network, make_data)
 
 def test_defaults_are_the_usual_ones():
     shown = [optimizer.describe() for optimizer in (SGD(), RMSprop(), Adagrad(), Adam(), AdamW())]
-    moments = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    moments = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "epsilon_hat": False}
     assert shown == [
         {"name": "SGD", "lr": 0.01, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
         {"name": "RMSprop", "lr": 0.001, "rho": 0.9, "epsilon": 1e-8},
@@ -311,7 +311,7 @@ def test_defaults_are_the_usual_ones():
         (lambda: Adam("0.1"), TypeError, "lr: expected a number, got str"),
         (lambda: Adam(None), TypeError, "lr: expected a number, got NoneType"),
         (lambda: Adam(True), TypeError, "lr: expected a number, got bool"),
-        (lambda: SGD(momentum=1), ValueError, r"momentum: expected a number in \[0, 1\), got 1"),
+        (lambda: SGD(momentum=2), ValueError, r"momentum: expected a number in \[0, 1\], got 2"),
         (lambda: SGD(momentum=-0.1), ValueError, "momentum: expected"),
         (
             lambda: SGD(weight_decay=-1),
@@ -340,3 +340,16 @@ def test_numbers_of_numpy_are_numbers():
 def test_records_do_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Adam().lr = 1.0
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW, Nadam])
+def test_epsilon_hat_is_added_before_the_correction(backend, kind):
+    """Steps of lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon)."""
+    g, beta1, beta2, epsilon = 0.01, 0.9, 0.999, 0.1
+    optimizer = kind(0.5, epsilon=epsilon, epsilon_hat=True)
+    w, states = np.ones(5), [np.zeros(5), np.zeros(5)]
+    get_backend(backend).optimizer_update(optimizer, w, np.full(5, g), states, 0.5, 1, False)
+    c = np.sqrt(1 - beta2)
+    m_hat = beta1 * (1 - beta1) * g / (1 - beta1**2) + g if kind is Nadam else g
+    expected = 1 - 0.5 * c * m_hat / (np.sqrt((1 - beta2) * g * g) + epsilon)
+    np.testing.assert_allclose(w, expected)

@@ -487,3 +487,34 @@ def test_forked_children_fit_too(backend, run_python):
     assert len(hashes) == 7
     assert len(set(hashes)) == 1
     assert len(hashes[0]) == len(hashlib.sha256().hexdigest())
+
+
+def test_an_order_of_ones_own(backend, make_network, make_data):
+    a, b = make_network(backend), make_network(backend)
+    X, y = make_data(a, 20)
+    rows = np.array([3, 1, 4, 15, 9, 2, 6])
+    settings = {"optimizer": SGD(0.1), "epochs": 2, "batch_size": 3}
+    history = a.fit(X, y, shuffle=lambda rng, n: rows[: n - 13], **settings)
+    expected = b.fit(X[rows], y[rows], shuffle=False, **settings)
+    assert history["loss"] == expected["loss"]
+    assert history["accuracy"] == expected["accuracy"]
+    np.testing.assert_array_equal(a.arena.flat, b.arena.flat)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([0.5], r"numbers of samples, shape \(m,\), got float64"),
+        ([], "numbers of samples"),
+        ([[1]], r"got int64 of shape \(1, 1\)"),
+        ([0, 20], "from 0 to 19, got 0 to 20"),
+        ([-1], "from 0 to 19, got -1 to -1"),
+    ],
+)
+def test_a_bad_order_changes_nothing(backend, make_network, make_data, state_of, order, message):
+    net = make_network(backend)
+    X, y = make_data(net, 20)
+    before = net.arena.flat.copy()
+    with pytest.raises(ValueError, match=f"shuffle: .*{message}"):
+        net.fit(X, y, optimizer=SGD(0.1), epochs=1, shuffle=lambda rng, n: np.array(order))
+    np.testing.assert_array_equal(net.arena.flat, before)

@@ -50,6 +50,8 @@ cdef extern from "fastmlp.h" nogil:
         int n_layers
         fm_layer *layers
         fm_loss loss
+        double loss_factor
+        double gradient_factor
 
     ctypedef struct fm_data:
         const void *X

@@ -10,7 +10,7 @@ integer labels (n,).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -59,9 +59,13 @@ class StepOptions:
     divide_penalty : bool
         Divide the layers' penalties by the sum of the batch's sample weights (its number of samples
         without weights), as scikit-learn does with ``alpha``.
+    count_samples : bool
+        An epoch's loss is the mean of its batches' losses by their numbers of samples, as
+        scikit-learn's; otherwise by the sums of their weights.
     """
 
     divide_penalty: bool = False
+    count_samples: bool = False
 
 
 PLAIN = StepOptions()
@@ -91,6 +95,11 @@ class EpochResult:
     def loss(self) -> float:
         """Mean loss."""
         return self.total_loss / (self.weight or 1.0)
+
+    def by_samples(self, n_samples: int, batch_size: int) -> EpochResult:
+        """The same with a loss that counts each batch by its samples, not by their weights."""
+        sizes = np.diff(np.append(np.arange(0, n_samples, batch_size), n_samples))
+        return replace(self, total_loss=float(self.losses @ sizes), weight=float(n_samples))
 
     def __add__(self, other: EpochResult) -> EpochResult:
         """Both passes together, without the losses of batches."""

@@ -78,6 +78,8 @@ class CompiledBackend:
     ) -> None:
         codes = loss.code, activation.code, loss.fuses(activation)
         losses.loss_forward(*codes, A, Z, *_targets(Y), values)
+        if loss.value_factor != 1:
+            values *= loss.value_factor
 
     def loss_backward(
         self,
@@ -90,7 +92,7 @@ class CompiledBackend:
         dZ: Array,
     ) -> None:
         codes = loss.code, activation.code, loss.fuses(activation)
-        losses.loss_backward(*codes, A, Z, *_targets(Y), scale, dZ)
+        losses.loss_backward(*codes, A, Z, *_targets(Y), scale * loss.factor, dZ)
 
     def optimizer_update(
         self,
@@ -223,7 +225,8 @@ def _bind(
         penalties = layer.l1, layer.l2
         layers.append((layer.activation.code, W, b, W_moments, b_moments, penalties))
     loss = architecture.loss
-    return net.BoundNet(layers, (loss.code, loss.fuses(architecture.layers[-1].activation)), n_rows)
+    fused = loss.fuses(architecture.layers[-1].activation)
+    return net.BoundNet(layers, (loss.code, fused, loss.value_factor, loss.factor), n_rows)
 
 
 def _targets(Y: Array) -> tuple[Array | None, Array | None]:

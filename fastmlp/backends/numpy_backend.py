@@ -63,6 +63,7 @@ class NumpyBackend:
             values[...] = loss.value_from_z(Z, Y)
         else:
             values[...] = loss.value(A, Y)
+        values *= loss.value_factor
 
     @_quiet
     def loss_backward(
@@ -76,7 +77,7 @@ class NumpyBackend:
         dZ: Array,
     ) -> None:
         Y = _rows(Y, A)
-        scale = scale[:, None].astype(A.dtype)
+        scale = (scale * loss.factor)[:, None].astype(A.dtype)
         if loss.fuses(activation):
             divisor = 1 if loss.labels else A.shape[1]
             dZ[...] = (A - Y) * (scale / divisor)

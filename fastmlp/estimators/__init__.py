@@ -1,0 +1,9 @@
+"""Estimators for scikit-learn: `MLPClassifier`, `MLPRegressor`, `MLPFeatures`.
+
+The only part of the package that needs scikit-learn; ``fastmlp`` imports it at the first use.
+"""
+
+from fastmlp.estimators.classifier import MLPClassifier
+from fastmlp.estimators.regressor import MLPRegressor
+
+__all__ = ["MLPClassifier", "MLPRegressor"]

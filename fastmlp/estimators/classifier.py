@@ -1,0 +1,231 @@
+"""`MLPClassifier`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.sparse import csr_array, csr_matrix, issparse, isspmatrix
+from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+
+from fastmlp.estimators.base import BaseMLP, ValidationSet
+from fastmlp.estimators.parameters import SHARED, Rule, choice, class_weights
+from fastmlp.estimators.sklearn_callbacks import with_callbacks
+from fastmlp.losses import Loss, get_loss
+
+__all__ = ["MLPClassifier"]
+
+Array = np.ndarray
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """Multi-layer perceptron classifier, in the place of scikit-learn's."""
+
+    _rules: ClassVar[dict[str, Rule]] = {
+        **SHARED,
+        "loss": choice("log_loss"),
+        "class_weight": class_weights,
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        loss: str = "log_loss",
+        class_weight: Any = None,
+        optimizer: Any = None,
+        monitor: str | None = None,
+        scoring: Any = None,
+        min_delta: float | None = None,
+        max_time: float | None = None,
+        n_jobs: int | None = None,
+        callbacks: Any = None,
+    ):
+        self._store(locals())
+
+    @with_callbacks
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> MLPClassifier:
+        """Train on `X` and `y`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n, n_features)
+            float32 stays float32; everything else becomes float64.
+        y : array-like of shape (n,) or (n, n_labels)
+            Classes; or 0 and 1, a column a label (multilabel).
+        sample_weight : array-like of shape (n,) or None, default None
+        X_val, y_val, sample_weight_val : as `X`, `y`, `sample_weight`, default None
+            Samples to validate on after each epoch. With ``early_stopping=True`` they take the
+            place of the part that is held out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a parameter or an input that does not fit; where training diverges.
+        """
+        validation = X_val, y_val, sample_weight_val
+        return self._fit(X, y, sample_weight, validation=validation)
+
+    @available_if(BaseMLP._is_stochastic)
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
+    ) -> MLPClassifier:
+        """One pass over `X` and `y`, going on from where the last call or `fit` ended.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`; `y` need not have all classes.
+        classes : array-like or None, default None
+            All classes; needed in the first call.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, partial=True, classes=classes)
+
+    def predict(self, X: Any) -> Array:
+        """Classes of `X`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, n_labels)
+        """
+        outputs = self._outputs(X)
+        if self._target_type == "multilabel-indicator":
+            labels = (outputs > 0.5).astype(int)
+            if self._sparse_labels is None:
+                return labels
+            return csr_matrix(labels) if self._sparse_labels else csr_array(labels)
+        if self.n_outputs_ > 1:
+            return self.classes_.take(outputs.argmax(axis=1))
+        if len(self.classes_) == 1:
+            return np.repeat(self.classes_, len(outputs))
+        return self.classes_.take(outputs[:, 0] > 0.5)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities of the classes, in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n, n_labels) for multilabel targets
+        """
+        outputs = self._outputs(X)
+        if self._target_type == "multilabel-indicator" or self.n_outputs_ > 1:
+            return outputs
+        return np.hstack([1 - outputs, outputs])
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Logarithm of `predict_proba`."""
+        probabilities = self.predict_proba(X)
+        with np.errstate(divide="ignore"):
+            return np.log(probabilities, out=probabilities)
+
+    # --- Targets ----------------------------------------------------------------------------------
+
+    def _learn_targets(self, y: Array, *, continuing: bool, partial: bool, classes: Any) -> None:
+        check_classification_targets(y)
+        kind = type_of_target(y, input_name="y")
+        if kind == "multiclass-multioutput":
+            raise ValueError("y: multiclass-multioutput targets are not supported")
+        labels = unique_labels(y)
+        if partial and classes is None and not hasattr(self, "classes_"):
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        known = hasattr(self, "classes_") and (continuing or partial)
+        if not known:
+            self.classes_ = labels if classes is None else unique_labels(classes)
+            self._target_type = kind if kind.startswith("multilabel") else "multiclass"
+            self._sparse_labels = isspmatrix(y) if issparse(y) else None
+        elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
+            raise ValueError(
+                f"`classes={classes}` is not the same as on last call to partial_fit, was: "
+                f"{self.classes_}"
+            )
+        elif self.warm_start and not partial and not np.array_equal(labels, self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {self.classes_}, `y` has {labels}"
+            )
+        if len(np.setdiff1d(labels, self.classes_)):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
+                f"'y' has {labels}."
+            )
+
+    def _encode(self, y: Any) -> Array:
+        if self._target_type == "multilabel-indicator":
+            return np.asarray(y.toarray() if issparse(y) else y).astype(np.float64)
+        codes = np.searchsorted(self.classes_, y)
+        return codes if len(self.classes_) > 2 else codes[:, None].astype(np.float64)
+
+    def _head(self) -> tuple[int, str, Loss]:
+        n_classes = len(self.classes_)
+        if self._target_type == "multilabel-indicator":
+            # The sum over the labels, where Network's loss is the mean.
+            return n_classes, "sigmoid", get_loss("binary_cross_entropy").scaled(n_classes)
+        if n_classes > 2:
+            return n_classes, "softmax", get_loss("cross_entropy")
+        return 1, "sigmoid", get_loss("binary_cross_entropy")
+
+    def _training_weight(self, y: Any, weight: Array | None) -> Array | None:
+        if self.class_weight is None:
+            return weight
+        if issparse(y):
+            y = y.toarray()
+        factors = compute_sample_weight(self.class_weight, y)
+        return factors if weight is None else weight * factors
+
+    def _validation_score(self, validation: ValidationSet, scores: dict[str, float]) -> float:
+        return scores["accuracy"]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

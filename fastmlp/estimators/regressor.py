@@ -1,0 +1,152 @@
+"""`MLPRegressor`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils.metaestimators import available_if
+
+from fastmlp.estimators.base import BaseMLP, ValidationSet
+from fastmlp.estimators.parameters import SHARED, Rule, choice
+from fastmlp.estimators.sklearn_callbacks import with_callbacks
+from fastmlp.losses import Loss, get_loss
+
+__all__ = ["MLPRegressor"]
+
+Array = np.ndarray
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """Multi-layer perceptron regressor, in the place of scikit-learn's."""
+
+    _rules: ClassVar[dict[str, Rule]] = {
+        **SHARED,
+        "loss": choice("squared_error", "absolute_error", "huber"),
+    }
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        optimizer: Any = None,
+        monitor: str | None = None,
+        scoring: Any = None,
+        min_delta: float | None = None,
+        max_time: float | None = None,
+        n_jobs: int | None = None,
+        callbacks: Any = None,
+    ):
+        self._store(locals())
+
+    @with_callbacks
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> MLPRegressor:
+        """Train on `X` and `y`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n, n_features)
+            float32 stays float32; everything else becomes float64.
+        y : array-like of shape (n,) or (n, n_outputs)
+        sample_weight : array-like of shape (n,) or None, default None
+        X_val, y_val, sample_weight_val : as `X`, `y`, `sample_weight`, default None
+            Samples to validate on after each epoch. With ``early_stopping=True`` they take the
+            place of the part that is held out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a parameter or an input that does not fit; where training diverges.
+        """
+        validation = X_val, y_val, sample_weight_val
+        return self._fit(X, y, sample_weight, validation=validation)
+
+    @available_if(BaseMLP._is_stochastic)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """One pass over `X` and `y`, going on from where the last call or `fit` ended.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, partial=True)
+
+    def predict(self, X: Any) -> Array:
+        """Targets of `X`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, n_outputs)
+        """
+        outputs = self._outputs(X)
+        return outputs.ravel() if outputs.shape[1] == 1 else outputs
+
+    def _learn_targets(self, y: Array, *, continuing: bool, partial: bool, classes: Any) -> None:
+        n_targets = 1 if y.ndim == 1 else y.shape[1]
+        if continuing and n_targets != self.network_.architecture.n_outputs:
+            raise ValueError(
+                f"y: expected {self.network_.architecture.n_outputs} targets as in the fit that "
+                f"this one goes on with, got {n_targets}"
+            )
+        self._n_targets = n_targets
+
+    def _encode(self, y: Any) -> Array:
+        return y.reshape(len(y), -1)
+
+    def _head(self) -> tuple[int, str, Loss]:
+        n = self._n_targets
+        # Theirs follows the gradient of the sum over the outputs and reports the mean.
+        return n, "identity", get_loss("mse").scaled(n / 2, 1 / 2)
+
+    def _validation_score(self, validation: ValidationSet, scores: dict[str, float]) -> float:
+        outputs = self._outputs(validation.X)
+        if not np.isfinite(outputs).all():
+            return float("nan")
+        return float(r2_score(validation.Y, outputs, sample_weight=validation.weight))
