@@ -587,6 +587,28 @@ def predict(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL")],
+    out: Annotated[Path, typer.Argument(metavar="OUT")],
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Inputs are uint8 pixels, 0 to 255.")
+    ] = False,
+) -> None:
+    """Write a saved network for other programs: an ONNX model (.onnx) or one C header (.h).
+
+    \b
+    fastmlp export mnist.safetensors mnist.onnx
+    fastmlp export mnist.safetensors mnist.h --pixels
+    """  # noqa: D301
+    net = load_model(model)
+    writers = {".onnx": net.to_onnx, ".h": net.to_c}
+    if out.suffix not in writers:
+        raise typer.BadParameter(f"ends in .onnx or .h, not {out.suffix!r}.", param_hint="OUT")
+    with users_mistakes():
+        writers[out.suffix](out, pixels=pixels)
+
+
+@app.command()
 def info(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL")] = None, as_json: Json = False
 ) -> None:

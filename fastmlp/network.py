@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastmlp import propagation, serialization
+from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
 from fastmlp.backends import get_backend, load_compiled
 from fastmlp.backends.base import Predictor, StepOptions
 from fastmlp.callbacks import Callback
+from fastmlp.exchange import arrays
+from fastmlp.exchange.c_header import c_header
+from fastmlp.exchange.onnx_model import onnx_model
 from fastmlp.feeding import Shuffle
 from fastmlp.history import History
 from fastmlp.layers import Dense, LayerCache
@@ -484,6 +489,176 @@ class Network:
             network.resumed_callbacks = training.callbacks
             if seed is None:
                 network.rng = training.rng
+        return network
+
+    def to_onnx(self, path: str | os.PathLike[str], *, pixels: bool = False) -> None:
+        """Write `predict` as an ONNX model, atomically: input ``X`` (n, n_inputs), output ``Y``.
+
+        Needs the package onnx (``pip install "fastmlp[onnx]"``); opset 17. onnxruntime, for one,
+        gives the outputs of `predict` to rounding; of gelu in float64, which it computes in
+        float32, to 1e-7.
+
+        Parameters
+        ----------
+        path : path
+        pixels : bool, default False
+            Take uint8 pixels, divided by 255 as in `predict`, instead of the network's dtype.
+
+        Raises
+        ------
+        ImportError
+            Without onnx.
+        ValueError
+            For an activation of your own, or a model of more than 2 GB, which ONNX cannot hold.
+        OSError
+            Where the file cannot be written; an old file then stays as it was.
+        """
+        content = onnx_model(self, pixels).SerializeToString()
+        serialization.write_atomically(path, content)
+
+    def to_c(
+        self, path: str | os.PathLike[str], *, name: str | None = None, pixels: bool = False
+    ) -> None:
+        """Write `predict` as one C99 header that needs ``math.h`` alone, atomically.
+
+        It has the weights and ``static inline void NAME_predict(const float *x, float *y)`` for one
+        sample (``double`` for a float64 network), and compiles without a warning.
+
+        Parameters
+        ----------
+        path : path
+        name : str or None, default None
+            Prefix of all its names, an identifier; None takes the file's name.
+        pixels : bool, default False
+            Take ``unsigned char`` pixels, divided by 255 as in `predict`.
+
+        Raises
+        ------
+        ValueError
+            For an activation of your own, or a name that C would not take.
+        OSError
+            Where the file cannot be written; an old file then stays as it was.
+        """
+        text = c_header(self, Path(path).stem if name is None else name, pixels)
+        serialization.write_atomically(path, text.encode())
+
+    @classmethod
+    def from_torch(
+        cls,
+        state_dict: Mapping[str, Any],
+        activations: Sequence[str | Activation],
+        *,
+        loss: str | Loss | None = None,
+        dtype: Any = None,
+        seed: int | None = None,
+        backend: str = "auto",
+    ) -> Network:
+        """A network of the weights of PyTorch ``Linear`` layers. Does not import PyTorch.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            ``model.state_dict()``, or arrays under such names: ``*.weight`` (n_out, n_in) and
+            ``*.bias`` (n_out,) of each layer in order; no bias counts as 0.
+        activations : sequence of str or Activation
+            One a layer, the output's ("softmax", "identity") among them.
+        loss : str, Loss or None, default None
+            None takes "cross_entropy" behind softmax, "binary_cross_entropy" behind sigmoid, else
+            "mse".
+        dtype : {"float32", "float64"} or None, default None
+            None takes float64 where a weight is float64, else float32.
+        seed, backend
+            As of `Network`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what are no ``Linear`` layers that follow each other.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastmlp import Network
+        >>> arrays = {"0.weight": np.ones((2, 3)), "0.bias": np.zeros(2)}
+        >>> Network.from_torch(arrays, ["identity"]).predict([[1, 2, 3]]).tolist()
+        [[6.0, 6.0]]
+        """
+        layers, its_loss, weights = arrays.from_torch(state_dict, activations)
+        return cls._from_weights(layers, loss or its_loss, weights, dtype, seed, backend)
+
+    def to_torch(self, names: Sequence[str] | None = None) -> dict[str, Array]:
+        """Weights as a state dict of PyTorch ``Linear`` layers, NumPy arrays; no activations.
+
+        ``model.load_state_dict({name: torch.from_numpy(a) for name, a in net.to_torch().items()})``
+
+        Parameters
+        ----------
+        names : sequence of str or None, default None
+            One a layer, as in the model ("fc1"). None takes "0", "2", "4", ..., those of a
+            ``Sequential`` with activations between.
+
+        Returns
+        -------
+        dict
+            ``NAME.weight`` (n_out, n_in) and ``NAME.bias`` (n_out,): copies.
+
+        Raises
+        ------
+        ValueError
+            For another number of names, or layers that are not dense.
+        """
+        return arrays.to_torch(self, names)
+
+    @classmethod
+    def from_sklearn(
+        cls, mlp: Any, *, dtype: Any = None, seed: int | None = None, backend: str = "auto"
+    ) -> Network:
+        """A network of a fitted MLPClassifier's or MLPRegressor's weights, activations and loss.
+
+        Its outputs are those of ``predict_proba`` (for two classes one column, that of the second)
+        or ``predict``. Their squared error is half of "mse".
+
+        Parameters
+        ----------
+        mlp : MLPClassifier or MLPRegressor
+            scikit-learn's, or anything with its fitted attributes.
+        dtype : {"float32", "float64"} or None, default None
+            None takes that of the weights.
+        seed, backend
+            As of `Network`.
+
+        Raises
+        ------
+        TypeError
+            For what is not fitted.
+        """
+        layers, loss, weights = arrays.from_sklearn(mlp)
+        return cls._from_weights(layers, loss, weights, dtype, seed, backend)
+
+    def to_sklearn(self) -> tuple[list[Array], list[Array]]:
+        """``mlp.coefs_, mlp.intercepts_ = net.to_sklearn()``: copies, of dense layers alone."""
+        return arrays.to_sklearn(self)
+
+    @classmethod
+    def _from_weights(
+        cls,
+        layers: Sequence[Dense],
+        loss: str | Loss,
+        weights: Sequence[tuple[Array, ...]],
+        dtype: Any,
+        seed: int | None,
+        backend: str,
+    ) -> Network:
+        values = [array for pair in weights for array in pair]
+        if not all(np.isfinite(array).all() for array in values):
+            raise ValueError("weights: expected finite numbers")
+        if dtype is None:
+            dtype = "float64" if np.result_type(*values) == np.float64 else "float32"
+        n_inputs = weights[0][0].shape[0]
+        network = cls(n_inputs, layers, loss=loss, dtype=dtype, seed=seed, backend=backend)
+        for mine, theirs in zip(network.parameters, weights, strict=True):
+            for view, array in zip(mine, theirs, strict=True):
+                view[...] = array
         return network
 
     def astype(self, dtype: Any) -> Network:

@@ -27,7 +27,7 @@ from fastmlp.scaling import Scaling
 from fastmlp.tables import holds_classes, split
 
 TIMEOUT = 120
-COMMANDS = ("train", "evaluate", "predict", "info")
+COMMANDS = ("train", "evaluate", "predict", "export", "info")
 
 
 @pytest.fixture(autouse=True)
@@ -596,6 +596,31 @@ def test_what_cannot_be_pixels_is_refused(pixel_model, value):
     result = run("predict", "pixels", "odd.csv")
     assert result.exit_code == 1
     assert "expected pixels" in result.stderr
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def test_export(model):
+    """The files are those that the network writes."""
+    pytest.importorskip("onnx")
+    net = Network.load(model)
+    for name, write in (("model.onnx", net.to_onnx), ("model.h", net.to_c)):
+        for options in ([], ["--pixels"]):
+            assert text("export", model, name, *options) == ""
+            written = Path(name).read_bytes()
+            write(name, pixels=bool(options))
+            assert written == Path(name).read_bytes()
+
+
+def test_export_refuses(model):
+    result = run("export", model, "model.pt")
+    assert result.exit_code == 2
+    assert "ends in .onnx or .h, not '.pt'." in result.stderr
+    result = run("export", model, "my-model.h")
+    assert result.exit_code != 0
+    assert "name: expected a C identifier, got 'my-model'" in result.stderr
+    assert not Path("my-model.h").exists()
 
 
 # --- info, version, help --------------------------------------------------------------------------

@@ -50,6 +50,7 @@ ORDER = [
     "idx",
     "datasets",
     "tables",
+    "exchange",
     "network",
     "estimators",
     "scaling",

@@ -179,6 +179,16 @@ def test_every_sample_comes_once(n, shuffle):
         assert (order == np.arange(n)).all() == (shuffle is False)
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_numpys_booleans(samples, state_of, shuffle):
+    states = []
+    for value in (shuffle, np.bool_(shuffle)):
+        net = network("numpy")
+        net.fit(*samples[:2], epochs=1, shuffle=value)
+        states.append(state_of(net))
+    assert states[0] == states[1]
+
+
 def test_blocks_keep_runs_together_and_mix_them():
     n = 10 * feeding.WINDOW_ROWS
     order = sample_order(np.random.default_rng(0), n, "blocks")
@@ -443,7 +453,7 @@ def test_an_interrupt_while_a_chunk_is_waited_for(backend, start_python):
         ((3,), {}, TypeError, "y: expected targets; only chunks"),
         (([GOOD],), {"sample_weight": np.ones(40)}, ValueError, "sample_weight: expected None"),
         ((GOOD[0],), {}, ValueError, "y: expected 40 targets"),
-        (GOOD, {"shuffle": "block"}, ValueError, "shuffle: expected True, False or 'blocks'"),
+        (GOOD, {"shuffle": "block"}, ValueError, "shuffle: expected True, False, 'blocks' or a"),
     ],
 )
 def test_bad_arguments(backend, arguments, options, error, message, state_of):

@@ -1,0 +1,1 @@
+"""Networks in other programs' forms: ONNX, C, the arrays of PyTorch and scikit-learn."""
