@@ -94,6 +94,38 @@ INLINE vec FN(step_forward)(vec z) {
   return vblend(vlt(below_zero, z), vset1(1), vblend(vlt(z, (vec){0}), (vec){0}, z));
 }
 
+/* exp: e^z; a */
+INLINE vec FN(exp_forward)(vec z) { return vexp(z); }
+INLINE vec FN(exp_backward)(vec d, vec z, vec a) {
+  (void)z;
+  return d * a;
+}
+
+/* increasing: a_0 = z_0, a_j = a_(j-1) + log(1 + e^z_j).  z (n,)  IN;  a (n,)  OUT, may be z */
+INLINE void FN(increasing_row)(ptrdiff_t n, const REAL *z, REAL *a) {
+  if (n == 0) return;
+  const REAL first = z[0];
+  for (ptrdiff_t j = 0; j < n; j += VL) {
+    const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+    vstoren(a + j, FN(softplus_forward)(vloadn(z + j, lanes)), lanes);
+  }
+  a[0] = first;
+  for (ptrdiff_t j = 1; j < n; j++) a[j] += a[j - 1];
+}
+
+/* dz_j = sigmoid(z_j) sum_(k >= j) da_k, without the sigmoid for j = 0.
+ * da, z (n,)  IN;  dz (n,)  OUT, may be da */
+INLINE void FN(increasing_backward_row)(ptrdiff_t n, const REAL *da, const REAL *z, REAL *dz) {
+  REAL sum = 0;
+  if (n == 0) return;
+  for (ptrdiff_t j = n - 1; j >= 0; j--) dz[j] = sum += da[j];
+  for (ptrdiff_t j = 0; j < n; j += VL) {
+    const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+    vstoren(dz + j, vloadn(dz + j, lanes) * vsigmoid(vloadn(z + j, lanes)), lanes);
+  }
+  dz[0] = sum;
+}
+
 /* z (n,)  IN */
 INLINE REAL FN(row_maximum)(ptrdiff_t n, const REAL *z) {
   vec largest = vset1(-INFINITY);
@@ -166,6 +198,11 @@ static void FN(activation_forward)(int activation, const fm_matrix *Z, fm_matrix
     case FM_GELU: FORWARD_LOOP(gelu); break;
     case FM_SILU: FORWARD_LOOP(silu); break;
     case FM_STEP: FORWARD_LOOP(step); break;
+    case FM_EXP: FORWARD_LOOP(exp); break;
+    case FM_INCREASING:
+      for (ptrdiff_t r = 0; r < Z->rows; r++)
+        FN(increasing_row)(Z->cols, (const REAL *)Z->data + r * Z->ld, (REAL *)A->data + r * A->ld);
+      break;
     case FM_SOFTMAX:
       for (ptrdiff_t r = 0; r < Z->rows; r++)
         FN(softmax_row)(Z->cols, (const REAL *)Z->data + r * Z->ld, (REAL *)A->data + r * A->ld);
@@ -212,6 +249,13 @@ static void FN(activation_backward)(int activation, const fm_matrix *dA, const f
     case FM_SOFTPLUS: BACKWARD_LOOP(softplus); break;
     case FM_GELU: BACKWARD_LOOP(gelu); break;
     case FM_SILU: BACKWARD_LOOP(silu); break;
+    case FM_EXP: BACKWARD_LOOP(exp); break;
+    case FM_INCREASING:
+      for (ptrdiff_t r = 0; r < dA->rows; r++)
+        FN(increasing_backward_row)(dA->cols, (const REAL *)dA->data + r * dA->ld,
+                                    (const REAL *)Z->data + r * Z->ld,
+                                    (REAL *)dZ->data + r * dZ->ld);
+      break;
     case FM_SOFTMAX:
       for (ptrdiff_t r = 0; r < dA->rows; r++)
         FN(softmax_backward_row)(dA->cols, (const REAL *)dA->data + r * dA->ld,

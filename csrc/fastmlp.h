@@ -26,11 +26,25 @@ enum fm_activation {
   FM_SILU,
   FM_SOFTMAX,
   FM_STEP,
+  FM_EXP,
+  FM_INCREASING,
   FM_NATIVE = 1000 /* and above: a row of fm_native_activations */
 };
 
 /* The order of fastmlp/losses.py. */
-enum fm_loss_code { FM_CROSS_ENTROPY, FM_BINARY_CROSS_ENTROPY, FM_MSE, FM_MAE, FM_HUBER };
+enum fm_loss_code {
+  FM_CROSS_ENTROPY,
+  FM_BINARY_CROSS_ENTROPY,
+  FM_MSE,
+  FM_MAE,
+  FM_HUBER,
+  FM_QUANTILE,
+  FM_POISSON,
+  FM_GAMMA,
+  FM_HINGE,
+  FM_FOCAL,
+  FM_BINARY_FOCAL
+};
 
 /* The codes of fastmlp/optimizers.py. */
 enum fm_rule_code { FM_SGD, FM_MOMENTUM, FM_NESTEROV, FM_RMSPROP, FM_ADAGRAD, FM_ADAM };
@@ -41,9 +55,10 @@ typedef struct {
   ptrdiff_t rows, cols, ld;
 } fm_matrix;
 
-/* A loss behind an output activation; fused: the gradient is (A - Y) / divisor. */
+/* A loss behind an output activation; fused: value and gradient come from Z. */
 typedef struct {
   int code, activation, fused;
+  const void *option; /* (n_outputs,) the loss's parameter for each output */
 } fm_loss;
 
 /* Targets of some samples: int64 labels (n,), or rows (n, n_outputs) where labels is NULL. */
@@ -160,7 +175,7 @@ void fm_set_native_activations(const void *table);
  */
 static inline int fm_needs_z(int activation) {
   return activation >= FM_NATIVE || activation == FM_SOFTPLUS || activation == FM_GELU ||
-         activation == FM_SILU;
+         activation == FM_SILU || activation == FM_INCREASING;
 }
 
 /* The table of an instruction set; NULL where this build or this CPU does not have it.

@@ -1,8 +1,8 @@
 /* Losses: each sample's value, and its gradient with respect to Z, the output's pre-activation.
  *
- * An elementwise loss is two functions of vectors, of which the row's mean is taken; cross-entropy
- * is a sum. Fused (softmax with cross-entropy, sigmoid with its own): the value comes from Z, where
- * log(A) would lose digits, and the gradient is (A - Y) / divisor.
+ * An elementwise loss is two functions of vectors, of which the row's mean or sum is taken. Fused
+ * (the activation that belongs to it, such as softmax with cross-entropy): both come from Z, where
+ * log(A) would lose digits and 1 / A overflow.
  */
 
 /* log, lane by lane: only losses without their own activation come here. */
@@ -18,72 +18,135 @@ INLINE vec FN(off_zero)(vec a) {
   return vmax(vset1(FM_FLOAT64 ? (REAL)DBL_MIN : (REAL)FLT_MIN), a);
 }
 
-/* mse: (a - y)^2; 2 (a - y) */
-INLINE vec FN(mse_value)(vec a, vec z, vec y) {
-  (void)z;
-  return (a - y) * (a - y);
+/* base^exponent, lane by lane. */
+INLINE vec FN(power_lanes)(vec base, vec exponent) {
+  REAL lanes[VL], exponents[VL];
+  vstore(lanes, base);
+  vstore(exponents, exponent);
+  for (int i = 0; i < VL; i++) lanes[i] = (REAL)pow((double)lanes[i], (double)exponents[i]);
+  return vload(lanes);
 }
-INLINE vec FN(mse_gradient)(vec a, vec y) { return 2 * (a - y); }
+
+/* Some lanes of a sample: output, pre-activation, target, the loss's option. */
+typedef struct {
+  vec a, z, y, o;
+} FN(loss_lanes);
+#define loss_lanes FN(loss_lanes)
+
+/* mse: (a - y)^2; 2 (a - y) */
+INLINE vec FN(mse_value)(loss_lanes l) { return (l.a - l.y) * (l.a - l.y); }
+INLINE vec FN(mse_gradient)(loss_lanes l) { return 2 * (l.a - l.y); }
 
 /* mae: |a - y|; its sign */
-INLINE vec FN(mae_value)(vec a, vec z, vec y) {
-  (void)z;
-  return vabs(a - y);
-}
-INLINE vec FN(mae_gradient)(vec a, vec y) {
-  vec r = a - y;
+INLINE vec FN(mae_value)(loss_lanes l) { return vabs(l.a - l.y); }
+INLINE vec FN(mae_gradient)(loss_lanes l) {
+  vec r = l.a - l.y;
   return vblend(vlt((vec){0}, vabs(r)), vcopysign(vset1(1), r), r);
 }
 
-/* huber, r = a - y: r^2 / 2 where |r| <= 1, else |r| - 1/2; r, kept in [-1, 1] */
-INLINE vec FN(huber_value)(vec a, vec z, vec y) {
-  (void)z;
-  vec r = vabs(a - y), inside = vmin(vset1(1), r);
-  return vfma((REAL)0.5 * inside, inside, r - inside);
+/* huber, r = a - y: r^2 / 2 where |r| <= o, else o (|r| - o / 2); r, kept in [-o, o] */
+INLINE vec FN(huber_value)(loss_lanes l) {
+  vec r = vabs(l.a - l.y), inside = vmin(l.o, r);
+  return vfma((REAL)0.5 * inside, inside, inside * (r - inside));
 }
-INLINE vec FN(huber_gradient)(vec a, vec y) { return vmax(vset1(-1), vmin(vset1(1), a - y)); }
+INLINE vec FN(huber_gradient)(loss_lanes l) { return vmax(-l.o, vmin(l.o, l.a - l.y)); }
+
+/* quantile, r = a - y: max(r, 0) - o r; 1 - o above the target, -o below */
+INLINE vec FN(quantile_value)(loss_lanes l) {
+  vec r = l.a - l.y;
+  return vfma(-l.o, r, vmax((vec){0}, r));
+}
+INLINE vec FN(quantile_gradient)(loss_lanes l) {
+  vec r = l.a - l.y;
+  return vblend(vlt((vec){0}, r), 1 - l.o, vblend(vlt(r, (vec){0}), -l.o, r));
+}
 
 /* binary cross-entropy: -(y log a + (1 - y) log(1 - a)); (1 - y) / (1 - a) - y / a */
-INLINE vec FN(binary_cross_entropy_value)(vec a, vec z, vec y) {
-  (void)z;
-  return -(y * FN(log_lanes)(FN(off_zero)(a)) + (1 - y) * FN(log_lanes)(FN(off_zero)(1 - a)));
+INLINE vec FN(binary_cross_entropy_value)(loss_lanes l) {
+  return -(l.y * FN(log_lanes)(FN(off_zero)(l.a)) +
+           (1 - l.y) * FN(log_lanes)(FN(off_zero)(1 - l.a)));
 }
-INLINE vec FN(binary_cross_entropy_gradient)(vec a, vec y) {
-  return (1 - y) / FN(off_zero)(1 - a) - y / FN(off_zero)(a);
+INLINE vec FN(binary_cross_entropy_gradient)(loss_lanes l) {
+  return (1 - l.y) / FN(off_zero)(1 - l.a) - l.y / FN(off_zero)(l.a);
 }
 
-/* the same behind sigmoid: max(z, 0) - z y + log(1 + e^-|z|) */
-INLINE vec FN(binary_cross_entropy_fused_value)(vec a, vec z, vec y) {
-  (void)a;
-  return vmax((vec){0}, z) - z * y + vlog1p(vexp(-vabs(z)));
+/* the same behind sigmoid: max(z, 0) - z y + log(1 + e^-|z|); a - y */
+INLINE vec FN(binary_cross_entropy_fused_value)(loss_lanes l) {
+  return vmax((vec){0}, l.z) - l.z * l.y + vlog1p(vexp(-vabs(l.z)));
 }
+INLINE vec FN(difference_gradient)(loss_lanes l) { return l.a - l.y; }
+
+/* binary focal: -(y (1 - a)^o log a + (1 - y) a^o log(1 - a)) */
+INLINE vec FN(binary_focal_value)(loss_lanes l) {
+  vec yes = FN(power_lanes)(1 - l.a, l.o) * FN(log_lanes)(FN(off_zero)(l.a));
+  vec no = FN(power_lanes)(l.a, l.o) * FN(log_lanes)(FN(off_zero)(1 - l.a));
+  return -(l.y * yes + (1 - l.y) * no);
+}
+/* d/da (1 - a)^o log a, up to its sign; rest = 1 - a */
+INLINE vec FN(binary_focal_pull)(vec a, vec rest, vec o) {
+  a = FN(off_zero)(a), rest = FN(off_zero)(rest);
+  return FN(power_lanes)(rest, o) * (o * FN(log_lanes)(a) / rest - 1 / a);
+}
+INLINE vec FN(binary_focal_gradient)(loss_lanes l) {
+  return l.y * FN(binary_focal_pull)(l.a, 1 - l.a, l.o) -
+         (1 - l.y) * FN(binary_focal_pull)(1 - l.a, l.a, l.o);
+}
+
+/* the same behind sigmoid, yes = -log a, no = -log(1 - a), both from z:
+ * y e^(-o no) yes + (1 - y) e^(-o yes) no;
+ * (1 - y) e^(-o yes) (o e^-no no + a) - y e^(-o no) (o a yes + e^-no) */
+INLINE vec FN(binary_focal_fused_value)(loss_lanes l) {
+  vec rest = vlog1p(vexp(-vabs(l.z)));
+  vec no = vmax((vec){0}, l.z) + rest, yes = vmax((vec){0}, -l.z) + rest;
+  return l.y * vexp(-l.o * no) * yes + (1 - l.y) * vexp(-l.o * yes) * no;
+}
+INLINE vec FN(binary_focal_fused_gradient)(loss_lanes l) {
+  vec rest = vlog1p(vexp(-vabs(l.z)));
+  vec no = vmax((vec){0}, l.z) + rest, yes = vmax((vec){0}, -l.z) + rest;
+  vec down = vexp(-l.o * yes) * vfma(l.o * vexp(-no), no, l.a);
+  vec up = vexp(-l.o * no) * vfma(l.o * l.a, yes, vexp(-no));
+  return (1 - l.y) * down - l.y * up;
+}
+
+/* poisson: y log(y / a) - y + a; 1 - y / a; behind exp: a - y */
+INLINE vec FN(poisson_value)(loss_lanes l) {
+  vec log_y = FN(log_lanes)(FN(off_zero)(l.y)), log_a = FN(log_lanes)(FN(off_zero)(l.a));
+  return l.y * (log_y - log_a) + (l.a - l.y);
+}
+INLINE vec FN(poisson_gradient)(loss_lanes l) { return 1 - l.y / FN(off_zero)(l.a); }
+INLINE vec FN(poisson_fused_value)(loss_lanes l) {
+  return l.y * (FN(log_lanes)(FN(off_zero)(l.y)) - l.z) + (l.a - l.y);
+}
+
+/* gamma: log(a / y) + y / a - 1; (1 - y / a) / a; behind exp, from z: 1 - y e^-z */
+INLINE vec FN(gamma_value)(loss_lanes l) {
+  vec a = FN(off_zero)(l.a);
+  return FN(log_lanes)(a / l.y) + (l.y / a - 1);
+}
+INLINE vec FN(gamma_gradient)(loss_lanes l) {
+  vec a = FN(off_zero)(l.a);
+  return (1 - l.y / a) / a;
+}
+INLINE vec FN(gamma_fused_value)(loss_lanes l) {
+  return l.z - FN(log_lanes)(l.y) + (l.y * vexp(-l.z) - 1);
+}
+INLINE vec FN(gamma_fused_gradient)(loss_lanes l) { return 1 - l.y * vexp(-l.z); }
 
 /* cross-entropy: -y log a; -y / a */
-INLINE vec FN(cross_entropy_value)(vec a, vec z, vec y) {
-  (void)z;
-  return -y * FN(log_lanes)(FN(off_zero)(a));
-}
-INLINE vec FN(cross_entropy_gradient)(vec a, vec y) { return -y / FN(off_zero)(a); }
+INLINE vec FN(cross_entropy_value)(loss_lanes l) { return -l.y * FN(log_lanes)(FN(off_zero)(l.a)); }
+INLINE vec FN(cross_entropy_gradient)(loss_lanes l) { return -l.y / FN(off_zero)(l.a); }
 
-/* the same behind softmax: y (log sum_i e^(z_i - max) - (z - max)), summed over the row.
- * z (n,), y (n,) or NULL with a label  IN */
-INLINE double FN(cross_entropy_fused_row)(ptrdiff_t n, const REAL *z, const REAL *y,
-                                          int64_t label) {
-  REAL largest = FN(row_maximum)(n, z);
-  vec sum = {0}, mass = {0}, weighted = {0};
-  for (ptrdiff_t j = 0; j < n; j += VL) {
-    ptrdiff_t lanes = n - j < VL ? n - j : VL;
-    vec shifted = vloadn(z + j, lanes) - largest;
-    sum += vfill(vexp(shifted), lanes, 0);
-    if (y) {
-      vec row = vloadn(y + j, lanes);
-      mass += row;
-      weighted = vfma(row, shifted, weighted);
-    }
-  }
-  double log_sum = log((double)vsum(sum));
-  if (y) return log_sum * (double)vsum(mass) - (double)vsum(weighted);
-  return log_sum - ((double)z[label] - (double)largest);
+/* focal: -y (1 - a)^o log a; y (1 - a)^o (o log(a) / (1 - a) - 1 / a) */
+INLINE vec FN(focal_value)(loss_lanes l) {
+  return -l.y * FN(power_lanes)(1 - l.a, l.o) * FN(log_lanes)(FN(off_zero)(l.a));
+}
+/* log(a) / (1 - a), which is -1 at 1; rest = 1 - a */
+INLINE vec FN(focal_ratio)(vec log_a, vec rest) {
+  return vblend(vlt((vec){0}, rest), log_a / FN(off_zero)(rest), vset1(-1));
+}
+INLINE vec FN(focal_gradient)(loss_lanes l) {
+  vec a = FN(off_zero)(l.a), log_a = FN(log_lanes)(a), rest = -vexpm1(log_a);
+  return l.y * FN(power_lanes)(rest, l.o) * (l.o * FN(focal_ratio)(log_a, rest) - 1 / a);
 }
 
 INLINE const REAL *FN(target_row)(const fm_targets *Y, ptrdiff_t r) {
@@ -103,56 +166,151 @@ INLINE vec FN(target_lanes)(const REAL *y, int64_t label, ptrdiff_t j, ptrdiff_t
   return one_hot;
 }
 
+/* One sample: outputs, pre-activations, targets (y, or NULL with a label), options, all (n,).
+ * center: what the targets are moved towards, by the share `option`; 0 where they stay. */
+typedef struct {
+  ptrdiff_t n;
+  const REAL *a, *z, *y, *option;
+  int64_t label;
+  REAL center;
+} FN(loss_row);
+#define loss_row FN(loss_row)
+
+INLINE loss_lanes FN(lanes_of)(const loss_row *row, ptrdiff_t j, ptrdiff_t lanes) {
+  const vec o = vloadn(row->option + j, lanes);
+  vec y = FN(target_lanes)(row->y, row->label, j, lanes);
+  if (row->center != 0) y = vfma(o, row->center - y, y);
+  return (loss_lanes){vloadn(row->a + j, lanes), vloadn(row->z + j, lanes), y, o};
+}
+
+#define EACH_VECTOR(n)                                                                             \
+  for (ptrdiff_t j = 0, lanes; lanes = (n) - j < VL ? (n) - j : VL, j < (n); j += VL)
+
+/* cross-entropy behind softmax: y (log sum_i e^(z_i - max) - (z - max)), summed over the row. */
+INLINE double FN(cross_entropy_fused_row)(const loss_row *row) {
+  const REAL largest = FN(row_maximum)(row->n, row->z);
+  vec sum = {0}, mass = {0}, weighted = {0};
+  const int of_label = !row->y && row->center == 0;
+  EACH_VECTOR(row->n) {
+    vec shifted = vloadn(row->z + j, lanes) - largest;
+    sum += vfill(vexp(shifted), lanes, 0);
+    if (!of_label) {
+      vec y = vfill(FN(lanes_of)(row, j, lanes).y, lanes, 0);
+      mass += y;
+      weighted = vfma(y, shifted, weighted);
+    }
+  }
+  double log_sum = log((double)vsum(sum));
+  if (!of_label) return log_sum * (double)vsum(mass) - (double)vsum(weighted);
+  return log_sum - ((double)row->z[row->label] - (double)largest);
+}
+
+/* focal behind softmax, rest = 1 - a, both from log a: -y rest^o log a, summed over the row; with
+ * pull = y rest^o (o a log(a) / rest - 1), d = factor (pull - a sum of pull).  d NULL or (n,)  OUT
+ */
+INLINE double FN(focal_fused_row)(const loss_row *row, REAL factor, REAL *d) {
+  const REAL largest = FN(row_maximum)(row->n, row->z);
+  vec sum = {0}, value = {0}, pulls = {0};
+  EACH_VECTOR(row->n) sum += vfill(vexp(vloadn(row->z + j, lanes) - largest), lanes, 0);
+  const REAL log_sum = (REAL)log((double)vsum(sum));
+  EACH_VECTOR(row->n) {
+    const loss_lanes l = FN(lanes_of)(row, j, lanes);
+    const vec log_a = (l.z - largest) - log_sum, rest = -vexpm1(log_a);
+    const vec weighted = l.y * FN(power_lanes)(rest, l.o);
+    value += vfill(-weighted * log_a, lanes, 0);
+    const vec pull = weighted * (l.o * vexp(log_a) * FN(focal_ratio)(log_a, rest) - 1);
+    pulls += vfill(pull, lanes, 0);
+    if (d) vstoren(d + j, pull, lanes);
+  }
+  const REAL total = vsum(pulls);
+  if (d) EACH_VECTOR(row->n) {
+      const vec a = vloadn(row->a + j, lanes);
+      vstoren(d + j, factor * (vloadn(d + j, lanes) - a * total), lanes);
+    }
+  return (double)vsum(value);
+}
+
+/* hinge: the largest a_j + 1 - y_j, less sum_j a_j y_j; d = factor (1 at the first largest, less
+ * y). d NULL or (n,)  OUT */
+INLINE double FN(hinge_row)(const loss_row *row, REAL factor, REAL *d) {
+  REAL best = -INFINITY;
+  ptrdiff_t at = 0;
+  double own = 0;
+  for (ptrdiff_t j = 0; j < row->n; j++) {
+    const REAL y = row->y ? row->y[j] : (REAL)(j == row->label), score = row->a[j] + 1 - y;
+    own += (double)row->a[j] * (double)y;
+    if (best == best && !(score <= best)) best = score, at = j; /* NaN is the largest and stays */
+    if (d) d[j] = -factor * y;
+  }
+  if (d) d[at] += factor;
+  return (double)best - own;
+}
+
 #define VALUE_LOOP(name)                                                                           \
-  do {                                                                                             \
-    for (ptrdiff_t j = 0; j < n; j += VL) {                                                        \
-      ptrdiff_t lanes = n - j < VL ? n - j : VL;                                                   \
-      vec value = FN(name##_value)(vloadn(a + j, lanes), vloadn(z + j, lanes),                     \
-                                   FN(target_lanes)(y, label, j, lanes));                          \
-      sum += vfill(value, lanes, 0);                                                               \
-    }                                                                                              \
-  } while (0)
+  EACH_VECTOR(n) sum += vfill(FN(name##_value)(FN(lanes_of)(&row, j, lanes)), lanes, 0)
+
+/* A loss is its outputs' mean, or their sum. */
+INLINE double FN(divisor)(const fm_loss *loss, ptrdiff_t n) {
+  switch (loss->code) {
+    case FM_CROSS_ENTROPY:
+    case FM_FOCAL:
+    case FM_HINGE:
+    case FM_POISSON:
+    case FM_GAMMA: return 1;
+    default: return (double)n;
+  }
+}
+
+INLINE loss_row FN(row_of)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
+                           const fm_targets *Y, ptrdiff_t r) {
+  loss_row row = {.n = A->cols,
+                  .a = (const REAL *)A->data + r * A->ld,
+                  .z = (const REAL *)Z->data + r * Z->ld,
+                  .y = FN(target_row)(Y, r),
+                  .option = loss->option,
+                  .label = Y->labels ? Y->labels[r] : 0};
+  if (loss->code == FM_CROSS_ENTROPY && row.option[0] > 0) row.center = 1 / (REAL)row.n;
+  if (loss->code == FM_BINARY_CROSS_ENTROPY && row.option[0] > 0) row.center = (REAL)0.5;
+  return row;
+}
 
 /* Loss of each sample.  A, Z (m, n), Y  IN;  values (m,)  OUT */
 static void FN(loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
                              const fm_targets *Y, double *values) {
   const ptrdiff_t n = A->cols;
   for (ptrdiff_t r = 0; r < A->rows; r++) {
-    const REAL *a = (const REAL *)A->data + r * A->ld, *z = (const REAL *)Z->data + r * Z->ld;
-    const REAL *y = FN(target_row)(Y, r);
-    const int64_t label = y ? 0 : Y->labels[r];
-    if (loss->code == FM_CROSS_ENTROPY && loss->fused) {
-      values[r] = FN(cross_entropy_fused_row)(n, z, y, label);
-      continue;
-    }
+    const loss_row row = FN(row_of)(loss, A, Z, Y, r);
     vec sum = {0};
-    switch (loss->code) {
-      case FM_MSE: VALUE_LOOP(mse); break;
-      case FM_MAE: VALUE_LOOP(mae); break;
-      case FM_HUBER: VALUE_LOOP(huber); break;
-      case FM_CROSS_ENTROPY: VALUE_LOOP(cross_entropy); break;
-      case FM_BINARY_CROSS_ENTROPY:
-        if (loss->fused)
-          VALUE_LOOP(binary_cross_entropy_fused);
-        else
-          VALUE_LOOP(binary_cross_entropy);
-        break;
+    if (loss->fused) {
+      switch (loss->code) {
+        case FM_CROSS_ENTROPY: values[r] = FN(cross_entropy_fused_row)(&row); continue;
+        case FM_FOCAL: values[r] = FN(focal_fused_row)(&row, 0, NULL); continue;
+        case FM_BINARY_CROSS_ENTROPY: VALUE_LOOP(binary_cross_entropy_fused); break;
+        case FM_BINARY_FOCAL: VALUE_LOOP(binary_focal_fused); break;
+        case FM_POISSON: VALUE_LOOP(poisson_fused); break;
+        case FM_GAMMA: VALUE_LOOP(gamma_fused); break;
+      }
+    } else {
+      switch (loss->code) {
+        case FM_HINGE: values[r] = FN(hinge_row)(&row, 0, NULL); continue;
+        case FM_MSE: VALUE_LOOP(mse); break;
+        case FM_MAE: VALUE_LOOP(mae); break;
+        case FM_HUBER: VALUE_LOOP(huber); break;
+        case FM_QUANTILE: VALUE_LOOP(quantile); break;
+        case FM_CROSS_ENTROPY: VALUE_LOOP(cross_entropy); break;
+        case FM_FOCAL: VALUE_LOOP(focal); break;
+        case FM_BINARY_CROSS_ENTROPY: VALUE_LOOP(binary_cross_entropy); break;
+        case FM_BINARY_FOCAL: VALUE_LOOP(binary_focal); break;
+        case FM_POISSON: VALUE_LOOP(poisson); break;
+        case FM_GAMMA: VALUE_LOOP(gamma); break;
+      }
     }
-    values[r] = (double)vsum(sum) / (loss->code == FM_CROSS_ENTROPY ? 1 : (double)n);
+    values[r] = (double)vsum(sum) / FN(divisor)(loss, n);
   }
 }
 
 #define GRADIENT_LOOP(name)                                                                        \
-  do {                                                                                             \
-    for (ptrdiff_t j = 0; j < n; j += VL) {                                                        \
-      ptrdiff_t lanes = n - j < VL ? n - j : VL;                                                   \
-      vec y_lanes = FN(target_lanes)(y, label, j, lanes);                                          \
-      vstoren(d + j, factor * FN(name##_gradient)(vloadn(a + j, lanes), y_lanes), lanes);          \
-    }                                                                                              \
-  } while (0)
-
-/* fused: a - y */
-INLINE vec FN(fused_gradient)(vec a, vec y) { return a - y; }
+  EACH_VECTOR(n) vstoren(d + j, factor * FN(name##_gradient)(FN(lanes_of)(&row, j, lanes)), lanes)
 
 /* dZ[r] = scale[r] times the gradient of sample r's loss with respect to Z[r].
  * A, Z (m, n), Y, scale (m,)  IN;  dZ (m, n)  OUT */
@@ -160,27 +318,39 @@ static void FN(loss_backward)(const fm_loss *loss, const fm_matrix *A, const fm_
                               const fm_targets *Y, const double *scale, fm_matrix *dZ) {
   const ptrdiff_t n = A->cols;
   for (ptrdiff_t r = 0; r < A->rows; r++) {
-    const REAL *a = (const REAL *)A->data + r * A->ld;
+    const loss_row row = FN(row_of)(loss, A, Z, Y, r);
     REAL *d = (REAL *)dZ->data + r * dZ->ld;
-    const REAL *y = FN(target_row)(Y, r);
-    const int64_t label = y ? 0 : Y->labels[r];
-    const REAL factor = (REAL)(scale[r] / (loss->code == FM_CROSS_ENTROPY ? 1 : (double)n));
+    const REAL factor = (REAL)(scale[r] / FN(divisor)(loss, n));
     if (loss->fused) {
-      GRADIENT_LOOP(fused);
+      switch (loss->code) {
+        case FM_FOCAL: FN(focal_fused_row)(&row, factor, d); break;
+        case FM_BINARY_FOCAL: GRADIENT_LOOP(binary_focal_fused); break;
+        case FM_GAMMA: GRADIENT_LOOP(gamma_fused); break;
+        default: GRADIENT_LOOP(difference); break;
+      }
       continue;
     }
     switch (loss->code) {
+      case FM_HINGE: FN(hinge_row)(&row, factor, d); break;
       case FM_MSE: GRADIENT_LOOP(mse); break;
       case FM_MAE: GRADIENT_LOOP(mae); break;
       case FM_HUBER: GRADIENT_LOOP(huber); break;
+      case FM_QUANTILE: GRADIENT_LOOP(quantile); break;
       case FM_CROSS_ENTROPY: GRADIENT_LOOP(cross_entropy); break;
+      case FM_FOCAL: GRADIENT_LOOP(focal); break;
       case FM_BINARY_CROSS_ENTROPY: GRADIENT_LOOP(binary_cross_entropy); break;
+      case FM_BINARY_FOCAL: GRADIENT_LOOP(binary_focal); break;
+      case FM_POISSON: GRADIENT_LOOP(poisson); break;
+      case FM_GAMMA: GRADIENT_LOOP(gamma); break;
     }
   }
   if (!loss->fused) FN(activation_backward)(loss->activation, dZ, Z, A, dZ);
 }
 #undef VALUE_LOOP
 #undef GRADIENT_LOOP
+#undef EACH_VECTOR
+#undef loss_lanes
+#undef loss_row
 
 /* The first largest element's position.  a (n,)  IN */
 INLINE ptrdiff_t FN(argmax)(ptrdiff_t n, const REAL *a) {
@@ -195,11 +365,14 @@ INLINE ptrdiff_t FN(argmax)(ptrdiff_t n, const REAL *a) {
 static ptrdiff_t FN(count_correct)(const fm_loss *loss, const fm_matrix *A, const fm_targets *Y) {
   ptrdiff_t count = 0;
   const ptrdiff_t n = A->cols;
-  if (loss->code != FM_CROSS_ENTROPY && loss->code != FM_BINARY_CROSS_ENTROPY) return 0;
+  const int of_classes =
+      loss->code == FM_CROSS_ENTROPY || loss->code == FM_FOCAL || loss->code == FM_HINGE;
+  if (!of_classes && loss->code != FM_BINARY_CROSS_ENTROPY && loss->code != FM_BINARY_FOCAL)
+    return 0;
   for (ptrdiff_t r = 0; r < A->rows; r++) {
     const REAL *a = (const REAL *)A->data + r * A->ld;
     const REAL *y = FN(target_row)(Y, r);
-    if (loss->code == FM_CROSS_ENTROPY) {
+    if (of_classes) {
       count += FN(argmax)(n, a) == (y ? FN(argmax)(n, y) : Y->labels[r]);
     } else {
       int right = 1;

@@ -18,7 +18,15 @@ from fastmlp.config import set_num_threads
 from fastmlp.gradient_check import check_gradient
 from fastmlp.history import History
 from fastmlp.layers import Dense
-from fastmlp.losses import Loss
+from fastmlp.losses import (
+    BinaryCrossEntropy,
+    BinaryFocal,
+    CrossEntropy,
+    Focal,
+    Huber,
+    Loss,
+    Quantile,
+)
 from fastmlp.network import Network
 from fastmlp.optimizers import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
 from fastmlp.runtime import get_num_threads, show_config
@@ -31,17 +39,23 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BinaryCrossEntropy",
+    "BinaryFocal",
     "Callback",
     "Checkpoint",
+    "CrossEntropy",
     "Dense",
     "DivergenceError",
     "EarlyStopping",
+    "Focal",
     "History",
+    "Huber",
     "Loss",
     "MLPClassifier",
     "MLPRegressor",
     "Nadam",
     "Network",
+    "Quantile",
     "RMSprop",
     "__version__",
     "check_gradient",

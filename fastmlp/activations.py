@@ -7,9 +7,10 @@ that a new activation takes.
 Shapes: ``Z`` (pre-activation), ``A`` (output) and ``dA`` (gradient of the loss with respect to
 ``A``) are all (n, n_units). ``forward(Z)`` gives ``A``; ``backward(dA, Z, A)`` gives ``dZ``.
 
-``forward`` is made of operators, methods and NumPy's ufuncs alone. Those reach the arrays with which
-autograd (from 1.9) traces a function, so it can differentiate every formula but gelu's. At 0 it takes
-the mean of both sides for ``np.maximum`` and ``np.abs``, which is right wherever the whole is smooth.
+``forward`` is made of operators, methods and NumPy's ufuncs alone. Those reach the arrays with
+which autograd (from 1.9) traces a function, so it can differentiate every formula but gelu's. At 0
+it takes the mean of both sides for ``np.maximum`` and ``np.abs``, which is right wherever the whole
+is smooth.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Activation:
         Number of the function in the compiled core; None runs it on NumPy.
     probabilities : bool, default False
         Whether every output lies in [0, 1], as the cross-entropies need.
+    positive : bool, default False
+        Whether every output is above 0, as the losses of counts and amounts need.
     differentiable : bool, default True
         Whether a network can be trained through it.
     native : CFunctions or None, default None
@@ -66,6 +69,7 @@ class Activation:
     default_init: str = "glorot_uniform"
     code: int | None = None
     probabilities: bool = False
+    positive: bool = False
     differentiable: bool = True
     native: CFunctions | None = None
 
@@ -191,6 +195,23 @@ def _silu_backward(dA: Array, Z: Array, A: Array) -> Array:
     return dA * s * (1 + Z * (1 - s))
 
 
+def _softplus(Z: Array) -> Array:
+    """log(1 + exp(Z)) with exp of numbers below 0 only."""
+    return np.maximum(Z, 0) + np.log1p(np.exp(-np.abs(Z)))
+
+
+def _increasing(Z: Array) -> Array:
+    """a_0 = z_0; a_j = a_(j-1) + log(1 + exp(z_j))."""
+    first = (np.arange(Z.shape[-1]) == 0).astype(Z.dtype)
+    return (first * Z + (1 - first) * _softplus(Z)).cumsum(axis=-1)
+
+
+def _increasing_backward(dA: Array, Z: Array, A: Array) -> Array:
+    """dz_j = sigmoid(z_j) sum_(k >= j) da_k, without the sigmoid for j = 0."""
+    first = (np.arange(Z.shape[-1]) == 0).astype(Z.dtype)
+    return dA[..., ::-1].cumsum(axis=-1)[..., ::-1] * (first + (1 - first) * _sigmoid(Z))
+
+
 def _no_derivative(dA: Array, Z: Array, A: Array) -> Array:
     raise ValueError("activation 'step' has no useful derivative: it cannot be trained through")
 
@@ -230,6 +251,7 @@ _RECORDS = [
     Activation(
         name="sigmoid",
         probabilities=True,
+        positive=True,
         forward=_sigmoid,
         backward=lambda dA, Z, A: dA * A * (1 - A),
     ),
@@ -241,7 +263,8 @@ _RECORDS = [
     Activation(
         name="softplus",
         default_init="he_uniform",
-        forward=lambda Z: np.maximum(Z, 0) + np.log1p(np.exp(-np.abs(Z))),
+        positive=True,
+        forward=_softplus,
         backward=lambda dA, Z, A: dA * _sigmoid(Z),
     ),
     # Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, the exact form
@@ -260,6 +283,7 @@ _RECORDS = [
     Activation(
         name="softmax",
         probabilities=True,
+        positive=True,
         forward=_softmax,
         backward=_softmax_backward,
     ),
@@ -270,6 +294,18 @@ _RECORDS = [
         differentiable=False,
         forward=lambda Z: np.where(np.isnan(Z), Z, (Z >= 0).astype(Z.dtype)),
         backward=_no_derivative,
+    ),
+    Activation(
+        name="exp",
+        positive=True,
+        forward=np.exp,
+        backward=lambda dA, Z, A: dA * A,
+    ),
+    # Outputs that do not fall along a row, for quantiles that do not cross.
+    Activation(
+        name="increasing",
+        forward=_increasing,
+        backward=_increasing_backward,
     ),
 ]
 

@@ -11,7 +11,7 @@ import numpy as np
 from fastmlp.activations import ACTIVATIONS, Activation
 from fastmlp.arena import Arena
 from fastmlp.layers import Dense
-from fastmlp.losses import LOSSES, Loss, get_loss
+from fastmlp.losses import LOSSES, Loss, get_loss, make_loss
 
 __all__ = ["Architecture"]
 
@@ -47,10 +47,18 @@ class Architecture:
                 raise TypeError(f"layers[{i}]: expected a layer, got {type(layer).__name__}")
         loss = get_loss(loss)
         output = layers[-1].activation
-        if loss.probabilities and output.code is not None and not output.probabilities:
+        if not loss.takes(output):
+            needed = "above 0, from exp or softplus"
+            if loss.probabilities:
+                needed = "in [0, 1], from softmax or sigmoid"
             raise ValueError(
-                f"loss: {loss.name} needs outputs in [0, 1], from softmax or sigmoid; the last "
-                f"layer's activation is {output.name!r}"
+                f"loss: {loss.name} needs outputs {needed}; the last layer's activation is "
+                f"{output.name!r}"
+            )
+        if loss.n_outputs not in (None, layers[-1].n_units):
+            raise ValueError(
+                f"loss: {loss} needs {loss.n_outputs} outputs, the last layer has "
+                f"{layers[-1].n_units}"
             )
         dtype = np.dtype(dtype)
         if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -112,6 +120,7 @@ class Architecture:
             "n_inputs": self.n_inputs,
             "layers": [layer.to_dict() for layer in self.layers],
             "loss": loss.name,
+            **({"loss_options": dict(loss.options)} if loss.options else {}),
             **factors,
             "dtype": self.dtype.name,
         }
@@ -137,6 +146,8 @@ class Architecture:
             options = {name: layer[name] for name in ("l1", "l2") if name in layer}
             layers.append(Dense(layer["n_units"], activation, **options))
         loss = look_up(losses, "loss", description["loss"])
+        if loss.code is not None:
+            loss = make_loss(loss.name, description.get("loss_options", {}))
         if "loss_factors" in description:
             loss = loss.scaled(*description["loss_factors"])
         return cls.checked(description["n_inputs"], layers, loss, description["dtype"])

@@ -50,7 +50,10 @@ class Network:
     layers : sequence of Dense
         Hidden layers and, last, the output layer.
     loss : str or Loss
-        "cross_entropy", "binary_cross_entropy", "mse", "mae", "huber" or one of your own.
+        "cross_entropy", "hinge" or "focal" for classes; "binary_cross_entropy" or "binary_focal"
+        for outputs that are each yes or no; "mse", "mae", "huber" or "quantile" for numbers,
+        "poisson" for counts, "gamma" for amounts above 0; with options `CrossEntropy`,
+        `BinaryCrossEntropy`, `Focal`, `BinaryFocal`, `Huber`, `Quantile`; or one of your own.
     dtype : {"float32", "float64"}, default "float32"
     seed : int or None, default None
         Seed of the initial weights and of the order of samples. With a seed, the same calls give
@@ -674,9 +677,7 @@ class Network:
 
     def __repr__(self) -> str:
         a = self.architecture
-        lines = [
-            f"Network({a.n_inputs} inputs, {a.loss.name}, {a.dtype}, {self.backend.name} backend)"
-        ]
+        lines = [f"Network({a.n_inputs} inputs, {a.loss}, {a.dtype}, {self.backend.name} backend)"]
         for n_in, layer in zip(a.widths, a.layers, strict=False):
             count = sum(int(np.prod(shape)) for _, shape, _ in layer.parameter_shapes(n_in))
             kind = type(layer).__name__

@@ -69,6 +69,8 @@ def check_targets(Y: Any, architecture: Architecture, n_samples: int, name: str 
         return _check_labels(Y, n_outputs, loss, name)
     if Y.ndim == 1 and n_outputs == 1:
         Y = Y[:, None]
+    if loss.n_outputs is not None and Y.shape in ((n_samples,), (n_samples, 1)):
+        Y = np.repeat(Y.reshape(-1, 1), n_outputs, axis=1)  # one target for all its outputs
     if Y.shape != (n_samples, n_outputs):
         labels = f"({n_samples},) integer labels or " if loss.labels else ""
         raise ValueError(
@@ -76,10 +78,13 @@ def check_targets(Y: Any, architecture: Architecture, n_samples: int, name: str 
             f"got shape {Y.shape}"
         )
     Y = _finite(_convert(Y, architecture.dtype, name), name)
-    if loss.probabilities and (Y.min() < 0 or Y.max() > 1):
+    if (loss.probabilities or loss.labels) and (Y.min() < 0 or Y.max() > 1):
         raise ValueError(
             f"{name}: expected values in [0, 1] for {loss.name}, got {Y.min():g} to {Y.max():g}"
         )
+    if loss.targets != "real" and (Y.min() < 0 or (loss.targets == "positive" and Y.min() == 0)):
+        expected = {"nonnegative": "of at least 0", "positive": "above 0"}[loss.targets]
+        raise ValueError(f"{name}: expected values {expected} for {loss.name}, got {Y.min():g}")
     if loss.labels and np.abs(Y.sum(axis=1) - 1).max() > 1e-3:
         row = int(np.abs(Y.sum(axis=1) - 1).argmax())
         raise ValueError(

@@ -69,7 +69,9 @@ def make_data():
         if architecture.loss.labels:
             return X, rng.integers(0, architecture.n_outputs, n)
         Y = rng.standard_normal((n, architecture.n_outputs)).astype(architecture.dtype)
-        return X, (Y > 0).astype(architecture.dtype) if architecture.loss.probabilities else Y
+        if architecture.loss.probabilities:
+            return X, (Y > 0).astype(architecture.dtype)
+        return X, Y if architecture.loss.targets == "real" else np.abs(Y)
 
     return make
 

@@ -47,6 +47,8 @@ FORMULAS = {
         lambda z: special.expit(z) * (1 + z * special.expit(-z)),
     ),
 }
+# Beyond the range of GRID it overflows, as it has to.
+EXP = {"exp": (np.exp, np.exp)}
 ELEMENTWISE = [*FORMULAS, "step"]
 ZERO_AT_ZERO = ["identity", "relu", "leaky_relu", "elu", "selu", "tanh", "gelu", "silu"]
 
@@ -61,6 +63,7 @@ LIMITS = {
     "tanh": (-1, 1),
     "softplus": (0, np.inf),
     "step": (0, 1),
+    "exp": (0, np.inf),
 }
 
 GRID = np.concatenate([np.linspace(-20, 20, 1601), np.linspace(-0.5, 0.5, 999)]).reshape(-1, 26)
@@ -89,22 +92,36 @@ def eps(dtype):
     return np.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("name", FORMULAS | EXP)
 def test_forward_is_the_formula(backend, dtype, name):
     Z = GRID.astype(dtype)
-    expected = FORMULAS[name][0](Z.astype(np.float64))
+    expected = (FORMULAS | EXP)[name][0](Z.astype(np.float64))
     actual = forward(backend, name, Z)
     assert actual.dtype == dtype
     np.testing.assert_allclose(actual, expected, rtol=16 * eps(dtype), atol=2 * eps(dtype))
 
 
-@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("name", FORMULAS | EXP)
 def test_backward_is_the_derivative(backend, dtype, name):
     Z = GRID.astype(dtype)
     dA = np.random.default_rng(0).standard_normal(Z.shape).astype(dtype)
-    expected = dA.astype(np.float64) * FORMULAS[name][1](Z.astype(np.float64))
+    expected = dA.astype(np.float64) * (FORMULAS | EXP)[name][1](Z.astype(np.float64))
     np.testing.assert_allclose(
         backward(backend, name, dA, Z), expected, rtol=16 * eps(dtype), atol=8 * eps(dtype)
+    )
+
+
+def test_increasing_adds_up_softplus(backend, dtype):
+    rng = np.random.default_rng(0)
+    Z, dA = rng.normal(0, 4, (2, 20, 5)).astype(dtype)
+    steps = np.concatenate([Z[:, :1], np.logaddexp(0, Z[:, 1:])], axis=1)
+    A = forward(backend, "increasing", Z)
+    np.testing.assert_allclose(A, np.cumsum(steps, axis=1), rtol=50 * eps(dtype), atol=eps(dtype))
+    assert (np.diff(A, axis=1) > 0).all()
+    slopes = np.concatenate([np.ones((20, 1)), special.expit(Z[:, 1:])], axis=1)
+    expected = [[slopes[s, j] * dA[s, j:].sum() for j in range(5)] for s in range(20)]
+    np.testing.assert_allclose(
+        backward(backend, "increasing", dA, Z), expected, rtol=50 * eps(dtype), atol=9 * eps(dtype)
     )
 
 
@@ -277,7 +294,7 @@ def test_own_activations_are_not_mistaken_for_those_whose_names_they_have():
 def test_registry_is_what_is_documented():
     assert list(ACTIVATIONS) == [
         *("identity", "relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus"),
-        *("gelu", "silu", "softmax", "step"),
+        *("gelu", "silu", "softmax", "step", "exp", "increasing"),
     ]
     for code, (name, record) in enumerate(ACTIVATIONS.items()):
         assert record.name == name

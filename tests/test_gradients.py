@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from autograd import grad
 from autograd.scipy.special import erfc, logsumexp
+from scipy.special import xlogy
 
 from fastmlp import Activation, Dense, Loss, Network, check_gradient
 from fastmlp.activations import ACTIVATIONS
@@ -39,6 +40,10 @@ FORWARD = {
     "gelu": lambda z: z * erfc(-z / 2**0.5) / 2,
     "silu": lambda z: z * _sigmoid(z),
     "softmax": lambda z: anp.exp(z - logsumexp(z, axis=1, keepdims=True)),
+    "exp": anp.exp,
+    "increasing": lambda z: anp.cumsum(
+        anp.concatenate([z[:, :1], anp.log(1 + anp.exp(z[:, 1:]))], axis=1), axis=1
+    ),
 }
 
 VALUE = {
@@ -51,6 +56,14 @@ VALUE = {
     "huber": lambda a, y: anp.mean(
         anp.where(anp.abs(a - y) < 1, (a - y) ** 2 / 2, anp.abs(a - y) - 0.5), axis=1
     ),
+    "quantile": lambda a, y: anp.mean(anp.abs(a - y), axis=1) / 2,
+    "poisson": lambda a, y: anp.sum(a - y * anp.log(a) + xlogy(y, y) - y, axis=1),
+    "gamma": lambda a, y: anp.sum(anp.log(a / y) + y / a - 1, axis=1),
+    "hinge": lambda a, y: anp.max(a + 1 - y, axis=1) - anp.sum(a * y, axis=1),
+    "focal": lambda a, y: -anp.sum(y * (1 - a) ** 2 * anp.log(a), axis=1),
+    "binary_focal": lambda a, y: (
+        -anp.mean(y * (1 - a) ** 2 * anp.log(a) + (1 - y) * a**2 * anp.log(1 - a), axis=1)
+    ),
 }
 
 # Hidden activation, loss, output activation: every activation before every loss, in either place.
@@ -60,13 +73,19 @@ USUAL_OUTPUT = {
     "mse": "identity",
     "mae": "identity",
     "huber": "identity",
+    "quantile": "increasing",
+    "poisson": "exp",
+    "gamma": "exp",
+    "hinge": "identity",
+    "focal": "softmax",
+    "binary_focal": "sigmoid",
 }
 HIDDEN = [(hidden, loss, USUAL_OUTPUT[loss]) for hidden in FORWARD for loss in VALUE]
 OUTPUT = [
     ("tanh", loss, output)
     for output in FORWARD
     for loss in VALUE
-    if not LOSSES[loss].probabilities or ACTIVATIONS[output].probabilities
+    if LOSSES[loss].takes(ACTIVATIONS[output])
 ]
 every_activation_and_loss = pytest.mark.parametrize(
     ("hidden", "loss", "output"), list(dict.fromkeys([*HIDDEN, *OUTPUT]))
@@ -109,14 +128,18 @@ def relative_difference(actual, expected):
 def problem(net, n=6):
     """Inputs, targets as rows, and biases that are not all zero."""
     rng = np.random.default_rng(5)
-    for _, b in net.parameters:
+    for layer, (W, b) in zip(net.architecture.layers, net.parameters, strict=True):
         b[...] = rng.normal(0, 0.3, b.shape)
+        if layer.activation.name == "exp":
+            W *= 0.1  # two of them one behind the other overflow
     X = rng.standard_normal((n, net.architecture.n_inputs))
     shape = (n, net.architecture.n_outputs)
     if net.architecture.loss.labels:
         Y = np.eye(shape[1])[rng.integers(0, shape[1], n)]
     elif net.architecture.loss.probabilities:
         Y = rng.integers(0, 2, shape).astype(float)
+    elif net.architecture.loss.targets != "real":
+        Y = rng.integers(1, 5, shape).astype(float)
     else:
         Y = rng.normal(0, 1.5, shape)
     return X, Y
@@ -125,7 +148,8 @@ def problem(net, n=6):
 @every_activation_and_loss
 def test_central_differences(backend, make_network, hidden, loss, output):
     net = make_network(backend, widths=(4, 5, 3), hidden=hidden, output=output, loss=loss)
-    assert check_gradient(net, *problem(net)) < 1e-6
+    weight = np.random.default_rng(6).uniform(0.5, 2, 6)
+    assert check_gradient(net, *problem(net), weight) < 1e-6
 
 
 @every_activation_and_loss
@@ -192,7 +216,7 @@ def test_float32(backend, make_network, hidden, loss):
 # --- Our own formulas under autograd --------------------------------------------------------------
 
 traceable = pytest.mark.parametrize("name", sorted(set(FORWARD) - {"gelu"}))
-SMOOTH_AT_ZERO = {"identity", "elu", "sigmoid", "tanh", "softplus", "silu", "softmax"}
+SMOOTH_AT_ZERO = {"identity", "elu", "sigmoid", "tanh", "softplus", "silu", "softmax", "exp"}
 
 
 @traceable
@@ -212,8 +236,8 @@ def test_autograd_differentiates_the_losses(name):
     loss = LOSSES[name]
     rng = np.random.default_rng(9)
     A, Y = rng.uniform(0.01, 0.99, (9, 4)), rng.dirichlet([1, 1, 1, 1], 9)
-    if not loss.probabilities:
-        A, Y = 5 * A, -2 * Y
+    if not loss.probabilities and not loss.labels:
+        A, Y = 5 * A, (2 if loss.positive else -2) * Y
     actual = grad(lambda A: loss.value(A, Y).sum())(A)
     np.testing.assert_allclose(actual, loss.gradient(A, Y), rtol=1e-12, atol=1e-14)
 

@@ -9,10 +9,23 @@ import numpy as np
 import pytest
 from scipy import special
 
-from fastmlp import SGD, Dense, Loss, Network, check_gradient
+from fastmlp import (
+    SGD,
+    BinaryCrossEntropy,
+    BinaryFocal,
+    CrossEntropy,
+    Dense,
+    Focal,
+    Huber,
+    Loss,
+    Network,
+    Quantile,
+    check_gradient,
+)
 from fastmlp.activations import get_activation
-from fastmlp.backends import get_backend
+from fastmlp.backends import get_backend, load_compiled
 from fastmlp.losses import LOSSES, get_loss
+from fastmlp.schedules import LinearDecay
 
 
 def _cross_entropy(a, y):
@@ -28,12 +41,32 @@ def _mean_of(term):
     return lambda a, y: sum(term(ai - yi) for ai, yi in zip(a, y, strict=True)) / len(a)
 
 
+def _focal(a, y):
+    return -sum(yi * (1 - ai) ** 2 * log(ai) for ai, yi in zip(a, y, strict=True))
+
+
+def _binary_focal(a, y):
+    pairs = zip(a, y, strict=True)
+    terms = [v * (1 - p) ** 2 * log(p) + (1 - v) * p**2 * log(1 - p) for p, v in pairs]
+    return -sum(terms) / len(terms)
+
+
+def _hinge(a, y):
+    return max(ai + 1 - yi for ai, yi in zip(a, y, strict=True)) - np.dot(a, y)
+
+
 VALUES = {
     "cross_entropy": _cross_entropy,
     "binary_cross_entropy": _binary_cross_entropy,
     "mse": _mean_of(lambda r: r * r),
     "mae": _mean_of(abs),
     "huber": _mean_of(lambda r: r * r / 2 if abs(r) <= 1 else abs(r) - 0.5),
+    "quantile": _mean_of(lambda r: abs(r) / 2),
+    "poisson": lambda a, y: sum(special.kl_div(y, a)),
+    "gamma": lambda a, y: sum(log(p / v) + v / p - 1 for p, v in zip(a, y, strict=True)),
+    "hinge": _hinge,
+    "focal": _focal,
+    "binary_focal": _binary_focal,
 }
 # Derivative of a sample's loss with respect to one of k outputs.
 GRADIENTS = {
@@ -42,10 +75,28 @@ GRADIENTS = {
     "mse": lambda a, y, k: 2 * (a - y) / k,
     "mae": lambda a, y, k: ((a > y) * 1.0 - (a < y) * 1.0) / k,
     "huber": lambda a, y, k: np.where(abs(a - y) <= 1, a - y, np.sign(a - y)) / k,
+    "quantile": lambda a, y, k: np.sign(a - y) / 2 / k,
+    "poisson": lambda a, y, k: 1 - y / a,
+    "gamma": lambda a, y, k: 1 / a - y / a**2,
+    "hinge": lambda a, y, k: np.eye(k)[(a + 1 - y).argmax(axis=1)] - y,
+    "focal": lambda a, y, k: y * (2 * (1 - a) * np.log(a) - (1 - a) ** 2 / a),
+    "binary_focal": lambda a, y, k: (
+        (
+            y * (2 * (1 - a) * np.log(a) - (1 - a) ** 2 / a)
+            - (1 - y) * (2 * a * np.log(1 - a) - a**2 / (1 - a))
+        )
+        / k
+    ),
 }
 # What may stand in front of each loss.
 OUTPUTS = [
-    *((loss, output) for loss in ("mse", "mae", "huber") for output in ("identity", "tanh")),
+    *(
+        (loss, output)
+        for loss in ("mse", "mae", "huber", "quantile", "hinge")
+        for output in ("identity", "tanh")
+    ),
+    ("poisson", "exp"),
+    ("gamma", "exp"),
     *((loss, output) for loss in VALUES for output in ("sigmoid", "softmax")),
 ]
 N, K = 23, 5
@@ -57,9 +108,12 @@ def outputs_and_targets(loss, output, dtype, shape=(N, K)):
     Z = rng.normal(0, 2, shape).astype(dtype)
     A = np.empty_like(Z)
     get_backend("numpy").activation_forward(get_activation(output), Z, A)
-    if loss == "cross_entropy":
+    record = LOSSES[loss]
+    if record.targets != "real":
+        return Z, A, rng.integers(record.targets == "positive", 5, shape).astype(dtype)
+    if record.labels:
         return Z, A, special.softmax(rng.normal(0, 1, shape), axis=1).astype(dtype)
-    if loss == "binary_cross_entropy":
+    if record.probabilities:
         return Z, A, rng.integers(0, 2, shape).astype(dtype)
     return Z, A, rng.normal(0, 2, shape).astype(dtype)
 
@@ -90,7 +144,7 @@ def expected_gradient(loss, output, Z, A, Y):
     if output == "softmax":
         jacobians = np.stack([np.diag(a) - np.outer(a, a) for a in A])
         return np.einsum("si,sij->sj", dA, jacobians)
-    return dA * {"identity": 1, "tanh": 1 - A**2, "sigmoid": A * (1 - A)}[output]
+    return dA * {"identity": 1, "tanh": 1 - A**2, "sigmoid": A * (1 - A), "exp": A}[output]
 
 
 def tolerance(dtype):
@@ -243,7 +297,7 @@ def test_accuracy_counts_samples_with_every_output_right(backend, dtype):
     assert net.evaluate(X, [[1, 0], [1, 1], [0, 1], [1, 1]])["accuracy"] == 0.5
 
 
-@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "quantile"])
 def test_regression_has_no_accuracy(backend, loss, make_network, make_data):
     net = make_network(backend, output="identity", loss=loss)
     assert list(net.evaluate(*make_data(net, 5))) == ["loss"]
@@ -285,7 +339,10 @@ def test_own_loss_is_refused_by_the_compiled_backend():
 
 
 def test_registry_is_what_is_documented():
-    assert list(LOSSES) == ["cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"]
+    assert list(LOSSES) == [
+        *("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "quantile", "poisson"),
+        *("gamma", "hinge", "focal", "binary_focal"),
+    ]
     for code, (name, record) in enumerate(LOSSES.items()):
         assert (record.name, record.code) == (name, code)
         assert get_loss(record) is record
@@ -294,7 +351,7 @@ def test_registry_is_what_is_documented():
 @pytest.mark.parametrize(
     ("loss", "error", "message"),
     [
-        ("mean", ValueError, r"loss: expected one of \[.*'mse'\], got 'mean'"),
+        ("mean", ValueError, r"loss: expected one of \[.*'mse'.*\], got 'mean'"),
         (None, TypeError, "loss: expected a name or a Loss, got NoneType"),
     ],
 )
@@ -339,3 +396,172 @@ def test_a_scaled_loss_keeps_its_factors_in_pickles_and_files(tmp_path):
     for copy in copies:
         assert copy.architecture.loss == net.architecture.loss
     assert pickle.loads(pickle.dumps(get_loss("mse"))) is get_loss("mse")
+
+
+@pytest.mark.parametrize("loss", ["poisson", "gamma"])
+@pytest.mark.parametrize("output", ["identity", "relu", "tanh"])
+def test_counts_and_amounts_need_positive_outputs(loss, output):
+    with pytest.raises(ValueError, match=rf"loss: {loss} needs outputs above 0.*'{output}'"):
+        Network(3, [Dense(2, output)], loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "y", "message"),
+    [
+        ("poisson", "exp", [1, -1, 2], "y: expected values of at least 0 for poisson, got -1"),
+        ("gamma", "softplus", [1, 0, 2], "y: expected values above 0 for gamma, got 0"),
+        ("hinge", "identity", [[2], [1], [1]], r"y: expected values in \[0, 1\] for hinge"),
+    ],
+)
+def test_targets_outside_a_loss_are_refused(loss, output, y, message):
+    net = Network(2, [Dense(1, output)], loss=loss)
+    with pytest.raises(ValueError, match=message):
+        net.cost(np.zeros((3, 2)), y)
+
+
+# --- Losses with options --------------------------------------------------------------------------
+
+WITH_OPTIONS = [
+    (CrossEntropy(0.1), "softmax"),
+    (CrossEntropy(0.1), "sigmoid"),
+    (BinaryCrossEntropy(0.2), "sigmoid"),
+    (BinaryCrossEntropy(0.2), "softmax"),
+    (Huber(0.3), "identity"),
+    (Quantile(0.9), "identity"),
+    (Quantile([0.1, 0.5, 0.6]), "increasing"),
+    (Focal(0), "softmax"),
+    (Focal(0.5), "softmax"),
+    (Focal(3), "sigmoid"),
+    (BinaryFocal(0), "sigmoid"),
+    (BinaryFocal(1.5), "sigmoid"),
+]
+with_options = pytest.mark.parametrize(("loss", "output"), WITH_OPTIONS, ids=str)
+
+
+def network_of(loss, output, backend, dtype="float64"):
+    layers = [Dense(6, "tanh"), Dense(3, output)]
+    return Network(4, layers, loss=loss, dtype=dtype, seed=0, backend=backend)
+
+
+@with_options
+def test_gradient_with_options(backend, make_data, loss, output):
+    net = network_of(loss, output, backend)
+    X, y = make_data(net, 9)
+    assert check_gradient(net, X, y, np.random.default_rng(0).uniform(0, 2, 9)) < 1e-6
+
+
+@with_options
+def test_backends_agree_on_options(dtype, make_data, loss, output):
+    if load_compiled() is None:
+        pytest.skip("needs the compiled core")
+    nets = [network_of(loss, output, backend, dtype) for backend in ("numpy", "compiled")]
+    X, y = make_data(nets[0], 40)
+    costs = [net.cost(X, y) for net in nets]
+    np.testing.assert_allclose(*costs, **tolerance(dtype))
+    for net in nets:
+        net.fit(X, y, optimizer=SGD(0.1), epochs=2, batch_size=8)
+    np.testing.assert_allclose(nets[0].arena.flat, nets[1].arena.flat, **tolerance(dtype))
+
+
+@with_options
+def test_records_with_options_are_kept_in_files_and_pickles(tmp_path, loss, output):
+    net = network_of(loss, output, "numpy")
+    net.save(tmp_path / "net.safetensors")
+    assert Network.load(tmp_path / "net.safetensors").architecture == net.architecture
+    assert pickle.loads(pickle.dumps(loss)) is loss
+
+
+def test_label_smoothing_moves_the_targets(backend, dtype):
+    A = special.softmax(np.random.default_rng(0).normal(0, 1, (7, K)), axis=1).astype(dtype)
+    Z, labels = np.log(A), np.arange(7) % K
+    smoothed = (0.9 * np.eye(K)[labels] + 0.1 / K).astype(dtype)
+    for loss, plain, output in [
+        (CrossEntropy(0.1), CrossEntropy(), "softmax"),
+        (CrossEntropy(0.1), CrossEntropy(), "sigmoid"),
+    ]:
+        for function in (values_of, gradient_of):
+            np.testing.assert_allclose(
+                function(backend, loss, output, Z, A, labels),
+                function(backend, plain, output, Z, A, smoothed),
+                **tolerance(dtype),
+            )
+    Y = np.eye(K, dtype=dtype)[labels]
+    np.testing.assert_allclose(
+        values_of(backend, BinaryCrossEntropy(0.2), "sigmoid", Z, A, Y),
+        values_of(backend, BinaryCrossEntropy(), "sigmoid", Z, A, (0.8 * Y + 0.1).astype(dtype)),
+        **tolerance(dtype),
+    )
+
+
+@pytest.mark.parametrize("loss", [Focal(0), BinaryFocal(0)], ids=str)
+def test_focal_of_0_is_cross_entropy(backend, dtype, loss):
+    output = loss.fused_with
+    plain = {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}[output]
+    Z, A, Y = outputs_and_targets(plain, output, dtype)
+    for function in (values_of, gradient_of):
+        np.testing.assert_allclose(
+            function(backend, loss, output, Z, A, Y),
+            function(backend, plain, output, Z, A, Y),
+            **tolerance(dtype),
+        )
+
+
+def test_hinge_is_the_margin_of_crammer_and_singer(backend, dtype):
+    A = np.array([[3, 1, 0], [3, 2.5, 0], [1, 3, 0], [0, 0, 0]], dtype)
+    expected = [0, 0.5, 3, 1]
+    assert values_of(backend, "hinge", "identity", A, A, np.zeros(4, int)).tolist() == expected
+    assert gradient_of(backend, "hinge", "identity", A, A, np.zeros(4, int)).tolist() == [
+        *([0, 0, 0], [-1, 1, 0], [-1, 1, 0], [-1, 1, 0]),
+    ]
+
+
+def test_quantiles_are_found_and_do_not_cross(backend):
+    rng = np.random.default_rng(0)
+    X = np.ones((4000, 1))
+    y = rng.exponential(1, 4000)
+    levels = [0.1, 0.5, 0.9]
+    net = Network(1, [Dense(3, "increasing")], loss=Quantile(levels), seed=0, backend=backend)
+    net.fit(X, y, optimizer=SGD(LinearDecay(0.5, 20 * 40)), epochs=20, batch_size=100)
+    quantiles = net.predict(X[:1])[0]
+    np.testing.assert_allclose(quantiles, np.quantile(y, levels), atol=0.06)
+    inputs = rng.standard_normal((50, 1)) * 100
+    assert (np.diff(net.predict(inputs)) >= 0).all()
+
+
+def test_one_target_goes_to_all_quantiles(backend):
+    net = network_of(Quantile([0.1, 0.5, 0.6]), "increasing", backend)
+    X, y = np.ones((5, 4)), np.arange(5.0)
+    assert net.cost(X, y) == net.cost(X, y[:, None]) == net.cost(X, np.stack([y] * 3, axis=1))
+
+
+def test_equal_options_are_the_same_record():
+    assert Huber() is LOSSES["huber"] is Huber(1)
+    assert Quantile([0.1, 0.9]) is Quantile((0.1, 0.9))
+    assert Huber(0.5) != Huber(1)
+    assert str(Huber(0.5)) == "huber(delta=0.5)"
+    assert str(LOSSES["mse"]) == "mse"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Huber(0), ValueError, r"delta: expected a number in \(0, inf\), got 0"),
+        (lambda: Huber("1"), TypeError, "delta: expected a number, got str"),
+        (lambda: Focal(-1), ValueError, r"gamma: expected a number in \[0, inf\), got -1"),
+        (lambda: BinaryFocal(np.inf), ValueError, "gamma: expected a number"),
+        (lambda: CrossEntropy(1), ValueError, r"label_smoothing: .* in \[0, 1\), got 1"),
+        (lambda: BinaryCrossEntropy(-0.1), ValueError, "label_smoothing: expected a number"),
+        (lambda: Quantile(1.0), ValueError, r"levels: expected a number in \(0, 1\), got 1"),
+        (lambda: Quantile([0.5, 0.5]), ValueError, "levels: expected rising numbers"),
+        (lambda: Quantile([]), ValueError, "levels: expected rising numbers"),
+        (lambda: Quantile("0.5"), TypeError, "levels: expected a number, got str"),
+        (
+            lambda: Network(3, [Dense(2)], loss=Quantile([0.1, 0.5, 0.9])),
+            ValueError,
+            r"loss: quantile\(.*\) needs 3 outputs, the last layer has 2",
+        ),
+    ],
+)
+def test_options_are_checked(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

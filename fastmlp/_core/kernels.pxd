@@ -16,6 +16,7 @@ cdef extern from "fastmlp.h" nogil:
         int code
         int activation
         int fused
+        const void *option
 
     ctypedef struct fm_targets:
         const int64_t *labels

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 
-from fastmlp._core.cpu cimport matrix_of, real, table
+from fastmlp._core.cpu cimport matrix_of, real, rows_of, table
 from fastmlp._core.kernels cimport (
     FM_FLOAT32,
     FM_FLOAT64,
@@ -39,15 +39,19 @@ cdef fm_targets targets_of(
 
 
 def loss_forward(
-    int code, int activation, bint fused, const real[:, :] A, const real[:, :] Z,
-    const int64_t[::1] labels, const real[:, :] rows, double[::1] values
+    int code, int activation, bint fused, const real[:] option, const real[:, :] A,
+    const real[:, :] Z, const int64_t[::1] labels, const real[:, :] rows, double[::1] values
 ):
-    """A, Z (n, n_outputs), labels (n,) or rows (n, n_outputs) # IN, values (n,) # OUT"""
+    """option (n_outputs,), A, Z (n, n_outputs), labels (n,) or rows (n, n_outputs) # IN
+
+    values (n,) # OUT
+    """
     cdef const fm_kernels *kernels = table(FM_FLOAT32 if real is float else FM_FLOAT64)
-    cdef fm_loss loss = fm_loss(code, activation, fused)
+    cdef fm_loss loss = fm_loss(code, activation, fused, rows_of(option, "option"))
     cdef fm_matrix a = matrix_of(A, "A"), z = matrix_of(Z, "Z")
     cdef fm_targets targets = targets_of[real](labels, rows, a)
-    if a.rows != z.rows or a.cols != z.cols or values.shape[0] != a.rows:
+    if (a.rows != z.rows or a.cols != z.cols or option.shape[0] != a.cols
+            or values.shape[0] != a.rows):
         raise ValueError("loss_forward: the shapes do not fit")
     if a.rows:
         with nogil:
@@ -55,16 +59,20 @@ def loss_forward(
 
 
 def loss_backward(
-    int code, int activation, bint fused, const real[:, :] A, const real[:, :] Z,
-    const int64_t[::1] labels, const real[:, :] rows, const double[::1] scale, real[:, :] dZ
+    int code, int activation, bint fused, const real[:] option, const real[:, :] A,
+    const real[:, :] Z, const int64_t[::1] labels, const real[:, :] rows, const double[::1] scale,
+    real[:, :] dZ
 ):
-    """A, Z (n, n_outputs), targets, scale (n,) # IN, dZ (n, n_outputs) # OUT"""
+    """option (n_outputs,), A, Z (n, n_outputs), targets, scale (n,) # IN
+
+    dZ (n, n_outputs) # OUT
+    """
     cdef const fm_kernels *kernels = table(FM_FLOAT32 if real is float else FM_FLOAT64)
-    cdef fm_loss loss = fm_loss(code, activation, fused)
+    cdef fm_loss loss = fm_loss(code, activation, fused, rows_of(option, "option"))
     cdef fm_matrix a = matrix_of(A, "A"), z = matrix_of(Z, "Z"), d = matrix_of(dZ, "dZ")
     cdef fm_targets targets = targets_of[real](labels, rows, a)
     if (a.rows != z.rows or a.cols != z.cols or a.rows != d.rows or a.cols != d.cols
-            or scale.shape[0] != a.rows):
+            or option.shape[0] != a.cols or scale.shape[0] != a.rows):
         raise ValueError("loss_backward: the shapes do not fit")
     if a.rows:
         with nogil:

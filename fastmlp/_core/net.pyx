@@ -44,7 +44,8 @@ cdef class BoundNet:
     ----------
     layers : list of (activation code, W, b, W moments, b moments, (l1, l2))
         Arrays of the network, used where they lie.
-    loss : tuple of (code, fused, loss factor, gradient factor)
+    loss : tuple of (code, fused, option, loss factor, gradient factor)
+        `option` (n_outputs,) is the loss's parameter for each output.
     n_rows : int
         Rows of the working memory: the batch size; 0 for none (a predictor brings its own).
     """
@@ -84,8 +85,9 @@ cdef class BoundNet:
                 layer.Z = layer.A
                 if fm_needs_z(code) or i == len(layers) - 1:
                     layer.Z = self.own(n_rows, W.shape[1], dtype)
-        self.net.loss = fm_loss(loss[0], layers[len(layers) - 1][0], loss[1])
-        self.net.loss_factor, self.net.gradient_factor = loss[2:]
+        code, fused, option, self.net.loss_factor, self.net.gradient_factor = loss
+        self.keep.append(option)
+        self.net.loss = fm_loss(code, layers[len(layers) - 1][0], fused, address(option))
 
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *:
         matrix = new_matrix(rows, cols, dtype)

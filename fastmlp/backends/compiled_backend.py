@@ -6,6 +6,7 @@ Every function is that of `fastmlp.backends.numpy_backend`, to rounding.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +77,7 @@ class CompiledBackend:
     def loss_forward(
         self, loss: Loss, activation: Activation, A: Array, Z: Array, Y: Array, values: Array
     ) -> None:
-        codes = loss.code, activation.code, loss.fuses(activation)
-        losses.loss_forward(*codes, A, Z, *_targets(Y), values)
+        losses.loss_forward(*_codes(loss, activation, A), A, Z, *_targets(Y), values)
         if loss.value_factor != 1:
             values *= loss.value_factor
 
@@ -91,7 +91,7 @@ class CompiledBackend:
         scale: Array,
         dZ: Array,
     ) -> None:
-        codes = loss.code, activation.code, loss.fuses(activation)
+        codes = _codes(loss, activation, A)
         losses.loss_backward(*codes, A, Z, *_targets(Y), scale * loss.factor, dZ)
 
     def optimizer_update(
@@ -224,9 +224,16 @@ def _bind(
         b_moments = [pairs[i][1] for pairs in per_layer]
         penalties = layer.l1, layer.l2
         layers.append((layer.activation.code, W, b, W_moments, b_moments, penalties))
-    loss = architecture.loss
-    fused = loss.fuses(architecture.layers[-1].activation)
-    return net.BoundNet(layers, (loss.code, fused, loss.value_factor, loss.factor), n_rows)
+    loss, activation = architecture.loss, architecture.layers[-1].activation
+    option = loss.option_row(architecture.n_outputs).astype(architecture.dtype)
+    codes = loss.code, loss.fuses(activation), option, loss.value_factor, loss.factor
+    return net.BoundNet(layers, codes, n_rows)
+
+
+def _codes(loss: Loss, activation: Activation, A: Array) -> tuple[Any, ...]:
+    """Loss, activation, whether they are fused, and the loss's options."""
+    option = loss.option_row(A.shape[1]).astype(A.dtype)
+    return loss.code, activation.code, loss.fuses(activation), option
 
 
 def _targets(Y: Array) -> tuple[Array | None, Array | None]:

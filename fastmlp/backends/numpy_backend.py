@@ -78,9 +78,8 @@ class NumpyBackend:
     ) -> None:
         Y = _rows(Y, A)
         scale = (scale * loss.factor)[:, None].astype(A.dtype)
-        if loss.fuses(activation):
-            divisor = 1 if loss.labels else A.shape[1]
-            dZ[...] = (A - Y) * (scale / divisor)
+        if loss.gradient_from_z is not None and loss.fuses(activation):
+            dZ[...] = loss.gradient_from_z(A, Z, Y) * scale
         else:
             dZ[...] = activation.backward(loss.gradient(A, Y) * scale, Z, A)
 
@@ -161,7 +160,7 @@ class NumpyTrainer:
         values = np.empty(len(batch))
         loss, activation = architecture.loss, architecture.layers[-1].activation
         backend.loss_forward(loss, activation, A, Z, Y, values)
-        with np.errstate(invalid="ignore"):  # infinity times a weight of 0
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity times a weight of 0
             batch_loss = float(values @ weight)
         if not np.isfinite(batch_loss):
             return batch_loss, 1.0, 0

@@ -139,17 +139,26 @@ def make_data(
     shape = n, architecture.n_inputs
     X = rng.integers(0, 256, shape).astype(np.uint8) if pixels else rng.standard_normal(shape)
     X[rng.random(shape) < zeros] = 0
-    if labels:
-        Y = rng.integers(0, n_outputs, n)
-    elif architecture.loss.name == "cross_entropy":
-        Y = rng.dirichlet(np.ones(n_outputs), n).astype(dtype)
-    elif architecture.loss.name == "binary_cross_entropy":
-        Y = rng.choice([0, 0.25, 1], (n, n_outputs)).astype(dtype)
-    else:
-        Y = rng.standard_normal((n, n_outputs)).astype(dtype)
+    Y = (
+        rng.integers(0, n_outputs, n)
+        if labels
+        else target_rows(architecture.loss, n, n_outputs, rng)
+    )
+    Y = Y if labels else Y.astype(dtype)
     weight = framed(rng.choice([0.0, 0.5, 1, 3], n)) if weighted else None
     X = framed(X if pixels else X.astype(dtype), pad=3)
     return TrainingData(X, framed(Y, pad=0 if labels else 5), weight, batch_size)
+
+
+def target_rows(loss, n, n_outputs, rng):
+    """Rows that the loss takes, float64."""
+    if loss.labels:
+        return rng.dirichlet(np.ones(n_outputs), n)
+    if loss.probabilities:
+        return rng.choice([0, 0.25, 1], (n, n_outputs))
+    if loss.targets != "real":
+        return rng.integers(loss.targets == "positive", 4, (n, n_outputs)).astype(float)
+    return rng.standard_normal((n, n_outputs))
 
 
 class Run:

@@ -18,7 +18,8 @@ from .conftest import WIDE, Frame, bits, framed, pads, seeds, sizes, ulp_error
 activations = pytest.importorskip("fastmlp._core.activations")
 
 CODES = {name: record.code for name, record in ACTIVATIONS.items()}
-ELEMENTWISE = [name for name in CODES if name != "softmax"]
+OF_ROWS = ["softmax", "increasing"]
+ELEMENTWISE = [name for name in CODES if name not in OF_ROWS]
 DIFFERENTIABLE = [name for name in CODES if name != "step"]
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
@@ -35,6 +36,7 @@ ULPS = {
     "gelu": 10,  # and z^2 / 2: e^(-z^2 / 2) makes that of the rounding of z^2
     "silu": 4,
     "step": 0,
+    "exp": 2,
 }
 
 
@@ -83,6 +85,7 @@ FORMULAS = {
     "gelu": lambda x: x * normal_cdf(x),
     "silu": lambda x: x * sigmoid(x),
     "step": lambda x: np.where(np.isnan(x), x, x >= 0),
+    "exp": np.exp,
 }
 
 # Terms whose sum is the derivative, from z or from the kernel's a, as the kernels have it.
@@ -100,6 +103,7 @@ DERIVATIVES = {
     "softplus": lambda x, a: (sigmoid(x),),
     "gelu": lambda x, a: (normal_cdf(x), x * normal_density(x)),
     "silu": lambda x, a: (sigmoid(x), sigmoid(x) * sigmoid(-x) * x),
+    "exp": lambda x, a: (a,),
 }
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan]
@@ -153,10 +157,10 @@ def test_forward_is_within_its_ulps(isa, dtype, name):
     assert excess[worst] <= 0, f"{error[worst]} units at {z[worst]!r}"
 
 
-@pytest.mark.parametrize("name", [name for name in DIFFERENTIABLE if name != "softmax"])
+@pytest.mark.parametrize("name", [name for name in DIFFERENTIABLE if name not in OF_ROWS])
 def test_backward_is_within_its_ulps(isa, dtype, name):
     z = sample(dtype)
-    z = z[np.isfinite(z) & (np.abs(z) < 1e4)]
+    z = z[np.isfinite(z) & (np.abs(z) < (80 if name == "exp" else 1e4))]
     d = np.random.default_rng(1).standard_normal(z.size).astype(dtype)
     A = forward(name, z)
     values = backward(name, d[None], z[None], A)[0]
@@ -198,7 +202,7 @@ def test_nan_stays(isa, dtype, name):
     A = forward(name, Z)
     assert np.isnan(A[1, 17])
     assert np.isfinite(A[0]).all()
-    assert np.isnan(A[1]).sum() == (20 if name == "softmax" else 1)
+    assert np.isnan(A[1]).sum() == {"softmax": 20, "increasing": 3}.get(name, 1)
 
 
 def test_limits(isa, dtype):
@@ -267,6 +271,8 @@ def test_memory(isa, dtype, name, n, n_units, seed, gaps, offset):
         x = Z.astype(WIDE[dtype])
         e = np.exp(x - x.max(axis=1, keepdims=True))
         assert np.abs(expected - e / e.sum(axis=1, keepdims=True)).max() <= 8 * np.finfo(dtype).eps
+    elif name == "increasing":
+        check_increasing(Z, expected)
     else:
         exact = wide_of(name, Z)
         assert (ulp_error(expected, exact) <= bound_of(name, Z, exact)).all()
@@ -280,9 +286,36 @@ def test_memory(isa, dtype, name, n, n_units, seed, gaps, offset):
     activations.activation_backward(CODES[name], in_place.array, z, A.array, in_place.array)
     assert np.array_equal(in_place.array, dZ.array)
     assert in_place.intact
-    if name not in ("softplus", "gelu", "silu"):
+    if name not in ("softplus", "gelu", "silu", "increasing"):
         # Z may be A: it is not read.
         assert np.array_equal(backward(name, D, expected, expected), dZ.array)
+
+
+def check_increasing(Z, A):
+    x, info = Z.astype(WIDE[Z.dtype.name]), np.finfo(Z.dtype)
+    steps = np.concatenate([x[:, :1], FORMULAS["softplus"](x[:, 1:])], axis=1)
+    bound = (Z.shape[1] + 3) * info.eps * np.abs(steps).cumsum(axis=1)
+    assert (np.abs(A - steps.cumsum(axis=1)) <= bound).all()
+    assert (np.diff(A, axis=1) >= 0).all()
+
+
+@given(sizes, sizes, seeds)
+def test_increasing(isa, dtype, n, n_units, seed):
+    rng = np.random.default_rng(seed)
+    Z = (rng.standard_normal((n, n_units)) * rng.choice([0.1, 5, 60], (n, 1))).astype(dtype)
+    D = rng.standard_normal(Z.shape).astype(dtype)
+    A = forward("increasing", Z)
+    check_increasing(Z, A)
+    dZ, x, d = backward("increasing", D, Z, A), Z.astype(WIDE[dtype]), D.astype(WIDE[dtype])
+    slope = sigmoid(x)
+    slope[:, 0] = 1
+    exact, size = (slope * v[:, ::-1].cumsum(axis=1)[:, ::-1] for v in (d, np.abs(d)))
+    info = np.finfo(dtype)
+    assert (np.abs(dZ - exact) <= (n_units + 3) * info.eps * size + info.tiny).all()
+    for r in {0, n // 2, n - 1}:
+        row = slice(r, r + 1)
+        assert np.array_equal(forward("increasing", Z[row]), A[row])
+        assert np.array_equal(backward("increasing", D[row], Z[row], A[row]), dZ[row])
 
 
 @given(sizes, sizes, seeds)
@@ -352,7 +385,7 @@ from fastmlp._core import activations
 
 rng = np.random.default_rng(0)
 shapes = [(1, 1), (1, 3), (3, 5), (2, 8), (2, 15), (3, 16), (2, 17), (1, 70)]
-for dtype, at_end, shape, code in cases(shapes, range(12)):
+for dtype, at_end, shape, code in cases(shapes, range(14)):
     Z, A, dA, dZ = (guarded(rng.standard_normal(shape).astype(dtype), 3, at_end) for _ in range(4))
     activations.activation_forward(code, Z, A)
     activations.activation_backward(code, dA, Z, A, dZ)

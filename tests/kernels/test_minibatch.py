@@ -33,12 +33,17 @@ OPTIMIZERS = {
     "AdamW": AdamW(epsilon=0.1, weight_decay=0.5),
     "Nadam": Nadam(epsilon=0.1),
 }
-HIDDEN = [name for name, record in ACTIVATIONS.items() if record.differentiable]
-OUTPUTS = {
-    loss: [name for name in HIDDEN if ACTIVATIONS[name].probabilities or not record.probabilities]
+DIFFERENTIABLE = [name for name, record in ACTIVATIONS.items() if record.differentiable]
+# Several of the others one behind the other overflow.
+HIDDEN = [name for name in DIFFERENTIABLE if name not in ("exp", "increasing")]
+PAIRS = [
+    (loss, output)
     for loss, record in LOSSES.items()
-}
-PAIRS = [(loss, output) for loss in LOSSES for output in OUTPUTS[loss]]
+    for output in DIFFERENTIABLE
+    if record.takes(ACTIVATIONS[output])
+    # 1 / a of a probability near 0: such a fit diverges
+    and not (record.positive and ACTIVATIONS[output].probabilities)
+]
 
 
 def widened(architecture, data):
@@ -93,7 +98,7 @@ def problems(draw):
         "batch_size": draw(st.one_of(st.integers(4, 70), st.sampled_from([1, n]))),
         "pixels": draw(st.booleans()),
         "weighted": draw(st.booleans()),
-        "labels": draw(st.booleans()) and loss == "cross_entropy",
+        "labels": draw(st.booleans()) and LOSSES[loss].labels,
         "zeros": draw(st.sampled_from([0.0, 0.5, 0.9, 1.0])),
         "seed": draw(seeds),
     }
@@ -129,7 +134,7 @@ def test_every_loss_behind_every_output(isa, dtype, loss, output, labels):
     check_against_specification(network, SGD(momentum=0.5), data, [np.arange(30)])
 
 
-@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("hidden", DIFFERENTIABLE)
 def test_every_hidden_activation(isa, dtype, hidden):
     network = make_network([9, 17, 12, 5], [hidden, hidden, "softmax"], "cross_entropy", dtype)
     data = make_data(network[0], 30, 8, labels=True)

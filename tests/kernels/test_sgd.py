@@ -29,12 +29,16 @@ from .conftest import (
 per_sample = pytest.importorskip("fastmlp._core.per_sample")
 minibatch = pytest.importorskip("fastmlp._core.minibatch")
 
-HIDDEN = [name for name, record in ACTIVATIONS.items() if record.differentiable]
+DIFFERENTIABLE = [name for name, record in ACTIVATIONS.items() if record.differentiable]
+# Several of the others one behind the other overflow.
+HIDDEN = [name for name in DIFFERENTIABLE if name not in ("exp", "increasing")]
 PAIRS = [
     (loss, output)
     for loss, record in LOSSES.items()
-    for output in HIDDEN
-    if ACTIVATIONS[output].probabilities or not record.probabilities
+    for output in DIFFERENTIABLE
+    if record.takes(ACTIVATIONS[output])
+    # 1 / a of a probability near 0: such a fit diverges
+    and not (record.positive and ACTIVATIONS[output].probabilities)
 ]
 
 
@@ -64,7 +68,7 @@ def sequential(network, data, order, rates):
         value = loss.value_from_z(Z[-1], y) if fused else loss.value(A[-1], y)
         hit = bool(loss.correct(A[-1], y)[0]) if loss.correct else False
         if fused:
-            d = (A[-1] - y) / (1 if loss.labels else n_outputs)
+            d = loss.gradient_from_z(A[-1], Z[-1], y)
         else:
             d = records[-1].backward(loss.gradient(A[-1], y), Z[-1], A[-1])
         d = d * (weight > 0)
@@ -98,7 +102,7 @@ def problems(draw):
         "network": ([draw(sizes), *n_units], [*draw(hidden), output], loss),
         "pixels": draw(st.booleans()),
         "weighted": draw(st.booleans()),
-        "labels": draw(st.booleans()) and loss == "cross_entropy",
+        "labels": draw(st.booleans()) and LOSSES[loss].labels,
         "zeros": draw(st.sampled_from([0.0, 0.5, 0.8, 1.0])),
         "seed": draw(seeds),
     }
