@@ -27,6 +27,7 @@ from fastmlp.losses import (
     Loss,
     Quantile,
 )
+from fastmlp.lr_finder import find_learning_rate
 from fastmlp.network import Network
 from fastmlp.optimizers import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
 from fastmlp.runtime import get_num_threads, show_config
@@ -59,6 +60,7 @@ __all__ = [
     "RMSprop",
     "__version__",
     "check_gradient",
+    "find_learning_rate",
     "get_num_threads",
     "set_num_threads",
     "show_config",

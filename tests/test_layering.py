@@ -46,6 +46,8 @@ ORDER = [
     "progress",
     "feeding",
     "training",
+    "lr_finder",
+    "plots",
     "gradient_check",
     "idx",
     "datasets",
