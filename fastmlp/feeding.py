@@ -32,10 +32,6 @@ RUN_ROWS, WINDOW_ROWS = 256, 8192
 
 def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:
     """The samples 0 to n - 1 in the order of an epoch; see `Network.fit`."""
-    if shuffle is False:
-        return np.arange(n)
-    if shuffle is True:
-        return rng.permutation(n)
     if callable(shuffle):
         order = np.ascontiguousarray(shuffle(rng, n))
         if order.ndim != 1 or order.dtype.kind not in "iu" or order.size == 0:
@@ -49,6 +45,8 @@ def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:
                 f"{order.max()}"
             )
         return order.astype(np.intp, copy=False)
+    if not isinstance(shuffle, str):
+        return rng.permutation(n) if shuffle else np.arange(n)
     runs = rng.permutation(-(-n // RUN_ROWS))
     order = (runs[:, None] * RUN_ROWS + np.arange(RUN_ROWS)).ravel()
     order = order[order < n]

@@ -59,9 +59,7 @@ def fit(
         )
     epochs = check_count(epochs, "epochs", 0)
     batch_size = check_count(batch_size, "batch_size")
-    if isinstance(shuffle, np.bool_):
-        shuffle = bool(shuffle)
-    if not (isinstance(shuffle, bool) or shuffle == "blocks" or callable(shuffle)):
+    if not (isinstance(shuffle, bool | np.bool_) or shuffle == "blocks" or callable(shuffle)):
         raise ValueError(f"shuffle: expected True, False, 'blocks' or a function, got {shuffle!r}")
     feed = _feed(network, X, y, sample_weight, epochs, batch_size, shuffle)
     if validation_data is not None:
