@@ -62,6 +62,7 @@ __all__ = [
     "check_gradient",
     "find_learning_rate",
     "get_num_threads",
+    "register_skl2onnx",
     "set_num_threads",
     "show_config",
 ]
@@ -70,6 +71,7 @@ __all__ = [
 _LAZY = {
     "MLPClassifier": ("fastmlp.estimators", "sklearn", "scikit-learn"),
     "MLPRegressor": ("fastmlp.estimators", "sklearn", "scikit-learn"),
+    "register_skl2onnx": ("fastmlp.exchange.pipelines", "skl2onnx", "skl2onnx"),
 }
 
 

@@ -359,6 +359,77 @@ def test_from_sklearn_refuses_what_is_not_fitted():
         Network.from_sklearn(MLPClassifier())
 
 
+# --- skl2onnx -------------------------------------------------------------------------------------
+
+TARGETS = {
+    "classes": lambda rng: rng.integers(3, 6, 80),
+    "two classes": lambda rng: rng.integers(0, 2, 80),
+    "booleans": lambda rng: rng.integers(0, 2, 80) == 1,
+    "floats": lambda rng: rng.integers(0, 3, 80) * 1.0,
+    "strings": lambda rng: np.array(["ant", "bee", "ü"])[rng.integers(0, 3, 80)],
+    "objects": lambda rng: np.array(["no", "yes"], object)[rng.integers(0, 2, 80)],
+    "labels": lambda rng: rng.integers(0, 2, (80, 3)),
+    "regression": lambda rng: rng.standard_normal(80),
+    "targets": lambda rng: rng.standard_normal((80, 2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*ptimizer")
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("given", ["float32", "float64"])
+def test_pipelines(dtype, kind, given):
+    """Fitted on one dtype, exported for another: the outputs are declared as skl2onnx does."""
+    skl2onnx, runtime = pytest.importorskip("skl2onnx"), pytest.importorskip("onnxruntime")
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from fastmlp import MLPClassifier, MLPRegressor, register_skl2onnx
+
+    register_skl2onnx()
+    rng = np.random.default_rng(0)
+    X, y = 3 * rng.standard_normal((80, 5)) + 1, TARGETS[kind](rng)
+    classifies = kind not in ("regression", "targets")
+    estimator = (MLPClassifier if classifies else MLPRegressor)(
+        hidden_layer_sizes=(9, 4), activation="tanh", max_iter=30, random_state=0
+    )
+    pipeline = make_pipeline(StandardScaler(), estimator).fit(X.astype(dtype), y)
+    X = X.astype(given)
+    options = {"zipmap": False} if classifies else {}
+    model = skl2onnx.to_onnx(pipeline, X[:1], options=options)
+    session = runtime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    results = session.run(None, {"X": X})
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if "float32" in (dtype, given) else {"rtol": 1e-12}
+    assert results[-1].dtype == given
+    if classifies:
+        np.testing.assert_allclose(results[1], pipeline.predict_proba(X), **tolerance)
+        assert results[0].tolist() == pipeline.predict(X).tolist()
+    else:
+        np.testing.assert_allclose(results[0].reshape(y.shape), pipeline.predict(X), **tolerance)
+
+
+@pytest.mark.filterwarnings("ignore:.*ptimizer")
+def test_pipelines_refuse_a_single_class():
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from fastmlp import MLPClassifier, register_skl2onnx
+
+    register_skl2onnx()
+    X = inputs("float32", 20)
+    classifier = MLPClassifier(max_iter=2).fit(X, np.ones(20, dtype=int))
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        skl2onnx.to_onnx(classifier, X[:1])
+
+
+def test_without_skl2onnx(monkeypatch):
+    import fastmlp
+
+    monkeypatch.setitem(sys.modules, "skl2onnx", None)
+    monkeypatch.delitem(sys.modules, "fastmlp.exchange.pipelines", raising=False)
+    with pytest.raises(ImportError, match=r"fastmlp.register_skl2onnx needs skl2onnx: pip"):
+        _ = fastmlp.register_skl2onnx
+
+
 def test_nothing_heavy_is_imported(run_python):
     code = """
     import json, sys

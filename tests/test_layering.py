@@ -55,6 +55,7 @@ ORDER = [
     "exchange",
     "network",
     "estimators",
+    "exchange.pipelines",
     "scaling",
     "runtime",
     "fastmlp",  # __init__.py
