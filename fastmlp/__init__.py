@@ -53,6 +53,7 @@ __all__ = [
     "Huber",
     "Loss",
     "MLPClassifier",
+    "MLPFeatures",
     "MLPRegressor",
     "Nadam",
     "Network",
@@ -70,6 +71,7 @@ __all__ = [
 # Imported at the first use: module, and what it needs besides NumPy.
 _LAZY = {
     "MLPClassifier": ("fastmlp.estimators", "sklearn", "scikit-learn"),
+    "MLPFeatures": ("fastmlp.estimators", "sklearn", "scikit-learn"),
     "MLPRegressor": ("fastmlp.estimators", "sklearn", "scikit-learn"),
     "register_skl2onnx": ("fastmlp.exchange.pipelines", "skl2onnx", "skl2onnx"),
 }

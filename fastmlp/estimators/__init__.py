@@ -4,6 +4,7 @@ The only part of the package that needs scikit-learn; ``fastmlp`` imports it at 
 """
 
 from fastmlp.estimators.classifier import MLPClassifier
+from fastmlp.estimators.features import MLPFeatures
 from fastmlp.estimators.regressor import MLPRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPFeatures", "MLPRegressor"]

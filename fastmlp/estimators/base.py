@@ -12,7 +12,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,10 +65,16 @@ class Rate:
 class ValidationSet:
     """Samples that are not trained on: `y` for scikit-learn's scorers, `Y` for the network."""
 
-    X: Array
-    y: Array
+    X: Any
+    y: Any
     Y: Array
     weight: Array | None
+
+    def checked(self, architecture: Architecture) -> ValidationSet:
+        """In the dtype of a network."""
+        X = check_inputs(self.X, architecture, "X_val")
+        Y = check_targets(self.Y, architecture, len(X), "y_val")
+        return ValidationSet(X, self.y, Y, check_weights(self.weight, len(X), "sample_weight_val"))
 
 
 class Bookkeeping(Callback):
@@ -210,8 +216,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         check_parameters(self, self._rules)
         if self.solver == "lbfgs" and self.optimizer is not None:
             raise InvalidParameterError("optimizer: expected None beside solver='lbfgs'")
-        if partial and self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True")
         continuing = hasattr(self, "network_") and (self.warm_start or partial)
         X, y = self._validated(X, y, reset=not continuing)
         self._learn_targets(y, continuing=continuing, partial=partial, classes=classes)
@@ -354,6 +358,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             batch_size = len(rows)
         if held_out is not None and self.validation_scores_ is None:
             self.validation_scores_ = []
+        if held_out is not None:
+            held_out = held_out.checked(self.network_.architecture)
         bookkeeping = Bookkeeping(self, len(rows), held_out)
         self.n_iter_ = 0
         try:
@@ -427,9 +433,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         nesterov = bool(self.nesterovs_momentum and self.momentum)
         return SGD(self._rate, momentum=self.momentum, nesterov=nesterov)
 
-    def _is_stochastic(self) -> bool:
+    def _goes_by_epochs(self) -> bool:
         if self.solver == "lbfgs":
             raise AttributeError("partial_fit: expected solver 'sgd' or 'adam', got 'lbfgs'")
+        if self.early_stopping:
+            raise AttributeError("partial_fit does not support early_stopping=True")
         return True
 
     @property
@@ -529,10 +537,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             view[...] = given
             arrays[i] = view
 
-    def _outputs(self, X: Any) -> Array:
-        """The network's outputs, shape (n, n_outputs)."""
+    def _outputs(self, X: Any, depth: int | None = None) -> Array:
+        """Outputs of the network, or of its first `depth` layers, shape (n, n_units)."""
         network = self._network()
-        dtype = network.architecture.dtype
+        architecture, predictor = network.architecture, network.predictor
+        if depth is not None:
+            architecture = replace(architecture, layers=architecture.layers[:depth])
+            first = architecture.new_parameters()
+            first = first.over(network.arena.flat[: len(first.flat)])
+            predictor = network.backend.predictor(architecture, first)
+        dtype = architecture.dtype
         # What validate_data would find, found in a hundredth of its time.
         plain = (
             type(X) is np.ndarray
@@ -545,16 +559,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         )
         if not plain:
             X = validate_data(self, X, accept_sparse=FORMATS, dtype=dtype, reset=False)
-        out = np.empty((X.shape[0], network.architecture.n_outputs), dtype)
+        out = np.empty((X.shape[0], architecture.n_outputs), dtype)
         with config.limited_threads(self.n_jobs):
             if issparse(X):
                 step = max(1, DENSE_BLOCK // X.shape[1])
                 X = X.tocsr()
                 for start in range(0, X.shape[0], step):
                     rows = slice(start, start + step)
-                    network.predictor(X[rows].toarray(), out[rows])
+                    predictor(X[rows].toarray(), out[rows])
             else:
-                network.predictor(np.ascontiguousarray(X), out)
+                predictor(np.ascontiguousarray(X), out)
         return out
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -104,7 +104,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         validation = X_val, y_val, sample_weight_val
         return self._fit(X, y, sample_weight, validation=validation)
 
-    @available_if(BaseMLP._is_stochastic)
+    @available_if(BaseMLP._goes_by_epochs)
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
     ) -> MLPClassifier:
@@ -219,8 +219,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return weight
         if issparse(y):
             y = y.toarray()
-        factors = compute_sample_weight(self.class_weight, y)
-        return factors if weight is None else weight * factors
+        if weight is None:
+            return compute_sample_weight(self.class_weight, y)
+        if self.class_weight != "balanced":
+            return weight * compute_sample_weight(self.class_weight, y)
+        # A sample of weight 2 counts as two.
+        balanced = weight.copy()
+        for column in y.reshape(len(y), -1).T:
+            _, codes = np.unique(column, return_inverse=True)
+            sums = np.bincount(codes, weight)
+            balanced *= weight.sum() / (len(sums) * np.where(sums > 0, sums, 1))[codes]
+        return balanced
 
     def _validation_score(self, validation: ValidationSet, scores: dict[str, float]) -> float:
         return scores["accuracy"]

@@ -99,7 +99,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         validation = X_val, y_val, sample_weight_val
         return self._fit(X, y, sample_weight, validation=validation)
 
-    @available_if(BaseMLP._is_stochastic)
+    @available_if(BaseMLP._goes_by_epochs)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """One pass over `X` and `y`, going on from where the last call or `fit` ended.
 
