@@ -32,6 +32,11 @@ def regression(n_targets=1):
     return X, y / 100
 
 
+def counts():
+    X, y = regression(2)
+    return X, np.random.default_rng(0).poisson(np.exp(np.clip(y, -2, 2)))
+
+
 def weights(y):
     return np.random.default_rng(0).uniform(0.2, 3, len(y))
 
@@ -41,6 +46,7 @@ DATA = {
     "two classes": ("MLPClassifier", lambda: digits(2)),
     "strings": ("MLPClassifier", lambda: (digits(3)[0], np.array(["b", "c", "a"])[digits(3)[1]])),
     "labels": ("MLPClassifier", lambda: make_multilabel_classification(200, random_state=0)),
+    "counts": ("MLPRegressor", counts),
     "target": ("MLPRegressor", regression),
     "targets": ("MLPRegressor", lambda: regression(3)),
 }
@@ -161,7 +167,8 @@ def test_targets_and_weights(data, solver, early_stopping, weighted):
     kind, make = DATA[data]
     X, y = make()
     weight = weights(y) if weighted else None
-    one, other = both(kind, early_stopping=early_stopping, **SOLVERS[solver])
+    loss = {"loss": "poisson"} if data == "counts" else {}
+    one, other = both(kind, early_stopping=early_stopping, **SOLVERS[solver], **loss)
     assert_same(one.fit(X, y, sample_weight=weight), other.fit(X, y, sample_weight=weight), X)
 
 

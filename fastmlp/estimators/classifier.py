@@ -12,13 +12,32 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
 from fastmlp.estimators.base import BaseMLP, ValidationSet
-from fastmlp.estimators.parameters import SHARED, Rule, choice, class_weights
+from fastmlp.estimators.parameters import (
+    SHARED,
+    InvalidParameterError,
+    Rule,
+    choice,
+    class_weights,
+    number,
+)
 from fastmlp.estimators.sklearn_callbacks import with_callbacks
-from fastmlp.losses import Loss, get_loss
+from fastmlp.losses import BinaryCrossEntropy, BinaryFocal, CrossEntropy, Focal, Loss, get_loss
 
 __all__ = ["MLPClassifier"]
 
 Array = np.ndarray
+
+
+def _gives_probabilities(estimator: MLPClassifier) -> bool:
+    if estimator.loss == "hinge":
+        raise AttributeError("loss='hinge' gives scores, no probabilities: see decision_function")
+    return True
+
+
+def _gives_scores(estimator: MLPClassifier) -> bool:
+    if estimator.loss != "hinge":
+        raise AttributeError("decision_function: expected loss='hinge'; see predict_proba")
+    return True
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -26,7 +45,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     _rules: ClassVar[dict[str, Rule]] = {
         **SHARED,
-        "loss": choice("log_loss"),
+        "loss": choice("log_loss", "focal", "hinge"),
+        "label_smoothing": number(0, 1),
+        "focal_gamma": number(0),
         "class_weight": class_weights,
     }
 
@@ -57,6 +78,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         loss: str = "log_loss",
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 2.0,
         class_weight: Any = None,
         optimizer: Any = None,
         monitor: str | None = None,
@@ -146,6 +169,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return np.repeat(self.classes_, len(outputs))
         return self.classes_.take(outputs[:, 0] > 0.5)
 
+    @available_if(_gives_probabilities)
     def predict_proba(self, X: Any) -> Array:
         """Probabilities of the classes, in the order of ``classes_``.
 
@@ -160,13 +184,31 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         outputs = self._outputs(X)
         if self._target_type == "multilabel-indicator" or self.n_outputs_ > 1:
             return outputs
+        if len(self.classes_) == 1:
+            return np.ones_like(outputs)
         return np.hstack([1 - outputs, outputs])
 
+    @available_if(_gives_probabilities)
     def predict_log_proba(self, X: Any) -> Array:
         """Logarithm of `predict_proba`."""
         probabilities = self.predict_proba(X)
         with np.errstate(divide="ignore"):
             return np.log(probabilities, out=probabilities)
+
+    @available_if(_gives_scores)
+    def decision_function(self, X: Any) -> Array:
+        """Scores of the classes; with ``loss="hinge"`` alone.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two: the second one's less the first one's
+        """
+        outputs = self._outputs(X)
+        return outputs[:, 1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs
 
     # --- Targets ----------------------------------------------------------------------------------
 
@@ -203,16 +245,27 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if self._target_type == "multilabel-indicator":
             return np.asarray(y.toarray() if issparse(y) else y).astype(np.float64)
         codes = np.searchsorted(self.classes_, y)
-        return codes if len(self.classes_) > 2 else codes[:, None].astype(np.float64)
+        one_output = len(self.classes_) <= 2 and self.loss != "hinge"
+        return codes[:, None].astype(np.float64) if one_output else codes
 
     def _head(self) -> tuple[int, str, Loss]:
-        n_classes = len(self.classes_)
-        if self._target_type == "multilabel-indicator":
-            # The sum over the labels, where Network's loss is the mean.
-            return n_classes, "sigmoid", get_loss("binary_cross_entropy").scaled(n_classes)
-        if n_classes > 2:
-            return n_classes, "softmax", get_loss("cross_entropy")
-        return 1, "sigmoid", get_loss("binary_cross_entropy")
+        n_classes, multilabel = len(self.classes_), self._target_type == "multilabel-indicator"
+        if self.loss != "log_loss" and self.label_smoothing:
+            raise InvalidParameterError(
+                f"label_smoothing: expected 0 beside loss={self.loss!r}, got {self.label_smoothing}"
+            )
+        if self.loss == "hinge":
+            if multilabel:
+                raise InvalidParameterError("loss: expected 'log_loss' or 'focal' for multilabel y")
+            return max(n_classes, 2), "identity", get_loss("hinge")
+        focal = self.loss == "focal"
+        if n_classes > 2 and not multilabel:
+            loss = Focal(self.focal_gamma) if focal else CrossEntropy(self.label_smoothing)
+            return n_classes, "softmax", loss
+        loss = BinaryFocal(self.focal_gamma) if focal else BinaryCrossEntropy(self.label_smoothing)
+        # The sum over the labels, where Network's loss is the mean.
+        n_outputs = n_classes if multilabel else 1
+        return n_outputs, "sigmoid", loss if n_outputs == 1 else loss.scaled(n_outputs)
 
     def _training_weight(self, y: Any, weight: Array | None) -> Array | None:
         if self.class_weight is None:

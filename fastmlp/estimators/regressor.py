@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
+from sklearn.metrics import mean_pinball_loss, r2_score
 from sklearn.utils.metaestimators import available_if
 
 from fastmlp.estimators.base import BaseMLP, ValidationSet
-from fastmlp.estimators.parameters import SHARED, Rule, choice
+from fastmlp.estimators.parameters import SHARED, Rule, choice, either, every, number
 from fastmlp.estimators.sklearn_callbacks import with_callbacks
-from fastmlp.losses import Loss, get_loss
+from fastmlp.losses import Huber, Loss, Quantile, get_loss
 
 __all__ = ["MLPRegressor"]
 
@@ -24,7 +25,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     _rules: ClassVar[dict[str, Rule]] = {
         **SHARED,
-        "loss": choice("squared_error", "absolute_error", "huber"),
+        "loss": choice(
+            *("squared_error", "absolute_error", "huber", "quantile", "poisson", "gamma")
+        ),
+        "huber_delta": number(0, ends="()"),
+        "quantile": either(number(0, 1, "()"), every(number(0, 1, "()"))),
     }
 
     def __init__(
@@ -54,6 +59,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
+        huber_delta: float = 1.0,
+        quantile: Any = 0.5,
         optimizer: Any = None,
         monitor: str | None = None,
         scoring: Any = None,
@@ -123,30 +130,78 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
         Returns
         -------
-        ndarray of shape (n,) or (n, n_outputs)
+        ndarray of shape (n,) or (n, n_outputs); (n, n_levels) for several quantiles
         """
         outputs = self._outputs(X)
         return outputs.ravel() if outputs.shape[1] == 1 else outputs
 
+    # --- Targets ----------------------------------------------------------------------------------
+
+    @property
+    def _levels(self) -> tuple[float, ...]:
+        """Quantiles to predict; empty for other losses, and for one."""
+        several = self.loss == "quantile" and not isinstance(self.quantile, Real)
+        return tuple(float(q) for q in self.quantile) if several else ()
+
     def _learn_targets(self, y: Array, *, continuing: bool, partial: bool, classes: Any) -> None:
         n_targets = 1 if y.ndim == 1 else y.shape[1]
-        if continuing and n_targets != self.network_.architecture.n_outputs:
+        if self._levels and n_targets > 1:
             raise ValueError(
-                f"y: expected {self.network_.architecture.n_outputs} targets as in the fit that "
-                f"this one goes on with, got {n_targets}"
+                f"y: expected one target for {len(self._levels)} quantiles, got {n_targets}"
             )
-        self._n_targets = n_targets
+        n_outputs = len(self._levels) or n_targets
+        if continuing and n_outputs != self.network_.architecture.n_outputs:
+            raise ValueError(
+                f"y: expected {self.network_.architecture.n_outputs} outputs as in the fit that "
+                f"this one goes on with, got {n_outputs}"
+            )
+        self._n_outputs = n_outputs
 
     def _encode(self, y: Any) -> Array:
-        return y.reshape(len(y), -1)
+        Y = y.reshape(len(y), -1)
+        return np.repeat(Y, len(self._levels), axis=1) if self._levels else Y
 
     def _head(self) -> tuple[int, str, Loss]:
-        n = self._n_targets
-        # Theirs follows the gradient of the sum over the outputs and reports the mean.
-        return n, "identity", get_loss("mse").scaled(n / 2, 1 / 2)
+        n = self._n_outputs
+        if self.loss in ("poisson", "gamma"):
+            return n, "exp", get_loss(self.loss)
+        if self.loss == "squared_error":
+            # Theirs follows half the sum over the outputs, and reports half the mean.
+            return n, "identity", get_loss("mse").scaled(n / 2, 1 / 2)
+        losses = {
+            "absolute_error": get_loss("mae"),
+            "huber": Huber(self.huber_delta),
+            "quantile": Quantile(self._levels or self.quantile),
+        }
+        # Quantiles of one target come out in order: their differences are positive.
+        output = "increasing" if self._levels else "identity"
+        return n, output, losses[self.loss].scaled(n, 1)
 
     def _validation_score(self, validation: ValidationSet, scores: dict[str, float]) -> float:
         outputs = self._outputs(validation.X)
         if not np.isfinite(outputs).all():
             return float("nan")
+        if self._levels:
+            return -scores["loss"]
         return float(r2_score(validation.Y, outputs, sample_weight=validation.weight))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R^2 of the predictions; less the mean pinball loss where there are several quantiles.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+
+        Returns
+        -------
+        float
+        """
+        if not self._levels:
+            return float(super().score(X, y, sample_weight))
+        outputs = self.predict(X)
+        losses = [
+            mean_pinball_loss(y, outputs[:, j], alpha=q, sample_weight=sample_weight)
+            for j, q in enumerate(self._levels)
+        ]
+        return -float(np.mean(losses))
