@@ -232,7 +232,7 @@ def test_validation_data_is_routed_and_transformed():
 
 def test_the_page_of_an_estimator():
     assert "MLPClassifier" in MLPClassifier()._repr_html_()
-    assert repr(MLPClassifier(dropout=0.5)) == "MLPClassifier(dropout=0.5)"
+    assert repr(MLPClassifier(loss="focal")) == "MLPClassifier(loss='focal')"
 
 
 # --- Callbacks of scikit-learn 1.9 ----------------------------------------------------------------
