@@ -68,13 +68,19 @@ typedef struct {
   ptrdiff_t ld;
 } fm_targets;
 
+/* Gradient and optimizer at once; or, with every layer's G, the gradient of all first. */
+enum fm_update_mode { FM_FUSED, FM_GRADIENT, FM_APPLY };
+
 /* One step of an optimizer; what depends on the step number is worked out before. */
 typedef struct {
   int rule;
   double beta1, beta2; /* momentum and rho among them */
   double l2;           /* added to the gradient: l2 * w */
   double step_m, step_g, epsilon;
-  double shrink; /* decoupled decay: w -= shrink * w */
+  double shrink;       /* decoupled decay: w -= shrink * w */
+  double lr;           /* for the layers' own decay */
+  double clip, factor; /* largest |g|; times g when a stored gradient is applied */
+  enum fm_update_mode mode;
 } fm_update;
 
 /* A dense layer at work on one batch. */
@@ -85,7 +91,12 @@ typedef struct {
   void *W_moments[2], *b_moments[2]; /* laid out as W and b */
   double l1, l2;                     /* penalties on W */
   double *penalties;                 /* (n_in,) one for each strip of rows; NULL: none */
-  fm_matrix Z, A, D;                 /* (batch, n_out); D: dA, then dZ. Z may be A (fm_needs_z) */
+  double *squares;   /* (n_in + 1,) of the gradient, a strip each, b last; or NULL */
+  fm_matrix G;       /* gradient, laid out as W; data NULL: is never stored */
+  void *gb;          /* laid out as b */
+  double decay;      /* decoupled, times the rate; below 0: the optimizer's */
+  double max_norm;   /* of a unit's weights; 0: any */
+  fm_matrix Z, A, D; /* (batch, n_out); D: dA, then dZ. Z may be A (fm_needs_z) */
 } fm_layer;
 
 typedef struct {
@@ -154,6 +165,9 @@ typedef struct {
   void (*update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                          int part, int n_parts, void *scratch);
   double (*sum_of_penalties)(const fm_net *net);
+  double (*sum_of_squares)(const fm_net *net);
+  void (*constrain_weights)(const fm_net *net, int part, int n_parts);
+  void (*average_weights)(ptrdiff_t n, double share, const void *w, void *average);
 
   /* sgd.inl.h */
   ptrdiff_t (*sgd_sample)(const fm_net *net, const fm_data *data, const ptrdiff_t *order,

@@ -48,6 +48,9 @@ const fm_kernels TABLE(FM_ISA, SUFFIX) = {
     .batch_rows = FN(batch_rows),
     .update_weights = FN(update_weights),
     .sum_of_penalties = FN(sum_of_penalties),
+    .sum_of_squares = FN(sum_of_squares),
+    .constrain_weights = FN(constrain_weights),
+    .average_weights = FN(average_weights),
     .sgd_sample = FN(sgd_sample),
 };
 

@@ -188,34 +188,127 @@ static double FN(sum_of_penalties)(const fm_net *net) {
   return sum;
 }
 
+/* The squared norm of the gradient that the last update_weights found, over all layers. */
+static double FN(sum_of_squares)(const fm_net *net) {
+  double sum = 0;
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    for (ptrdiff_t strip = 0; strip < FN(strips_of)(layer); strip++) sum += layer->squares[strip];
+    sum += layer->squares[layer->W.rows];
+  }
+  return sum;
+}
+
+/* Keeps g in [-clip, clip]; returns the sum of its squares then.
+ * g (rows, n)  IN and OUT; rows lie ld apart */
+static double FN(clip_gradient)(double clip, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld, REAL *g) {
+  const vec high = vset1((REAL)clip);
+  double sum = 0;
+  for (ptrdiff_t r = 0; r < rows; r++, g += ld) {
+    vec squares = {0};
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+      const vec v = vmax(-high, vmin(high, vloadn(g + j, lanes)));
+      vstoren(g + j, v, lanes);
+      squares = vfma(v, v, squares);
+    }
+    sum += (double)vsum(squares);
+  }
+  return sum;
+}
+
+/* x *= factor.  x (rows, n)  IN and OUT; rows lie ld apart */
+static void FN(scale_rows)(double factor, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld, REAL *x) {
+  const vec f = vset1((REAL)factor);
+  for (ptrdiff_t r = 0; r < rows; r++, x += ld)
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+      vstoren(x + j, f * vloadn(x + j, lanes), lanes);
+    }
+}
+
+/* Third phase, of layers with max_norm: part `part` of `n_parts` of the units; a unit whose
+ * weights' norm is above it gets them scaled back to it. */
+static void FN(constrain_weights)(const fm_net *net, int part, int n_parts) {
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    if (layer->max_norm == 0) continue;
+    const ptrdiff_t n = layer->W.cols, vectors = (n + VL - 1) / VL;
+    const ptrdiff_t end = vectors * (part + 1) / n_parts * VL;
+    for (ptrdiff_t j = vectors * part / n_parts * VL; j < end; j += VL) {
+      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+      REAL *w = (REAL *)layer->W.data + j, norms[VL];
+      vec squares = {0};
+      for (ptrdiff_t i = 0; i < layer->W.rows; i++) {
+        const vec v = vloadn(w + i * layer->W.ld, lanes);
+        squares = vfma(v, v, squares);
+      }
+      vstore(norms, vsqrt(squares));
+      for (ptrdiff_t c = 0; c < lanes; c++) {
+        if (!(norms[c] > (REAL)layer->max_norm)) continue;
+        const REAL factor = (REAL)layer->max_norm / norms[c];
+        for (ptrdiff_t i = 0; i < layer->W.rows; i++) w[i * layer->W.ld + c] *= factor;
+        REAL *row = layer->WT.data ? (REAL *)layer->WT.data + (j + c) * layer->WT.ld : NULL;
+        for (ptrdiff_t i = 0; row && i < layer->W.rows; i++) row[i] *= factor;
+      }
+    }
+  }
+}
+
+/* average += share (w - average).  w (n,)  IN;  average (n,)  IN and OUT */
+static void FN(average_weights)(ptrdiff_t n, double share, const void *weights, void *average) {
+  const REAL *w = weights;
+  REAL *a = average;
+  for (ptrdiff_t j = 0; j < n; j += VL) {
+    const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+    const vec old = vloadn(a + j, lanes);
+    vstoren(a + j, vfma(vset1((REAL)share), vloadn(w + j, lanes) - old, old), lanes);
+  }
+}
+
 /* Second phase: part `part` of `n_parts` of every weight matrix and bias. */
 static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                                int part, int n_parts, void *scratch) {
   fm_update bias_update = *update;
   bias_update.l2 = bias_update.shrink = 0;
   int32_t *samples = scratch;
-  REAL *g = (REAL *)((char *)scratch + FN(samples_size)(batch));
+  REAL *own = (REAL *)((char *)scratch + FN(samples_size)(batch));
+  const int find = update->mode != FM_APPLY, apply = update->mode != FM_GRADIENT;
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
     const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X;
+    const int limited = layer->squares || update->clip < INFINITY;
+    fm_update weights_update = *update;
+    if (layer->decay >= 0) weights_update.l2 = weights_update.shrink = 0;
     const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
     const ptrdiff_t n_strips = FN(strips_of)(layer);
     const ptrdiff_t first = n_strips * part / n_parts, end = n_strips * (part + 1) / n_parts;
     for (ptrdiff_t strip = first; strip < end; strip++) {
       const ptrdiff_t i = k * strip / n_strips, rows = k * (strip + 1) / n_strips - i;
-      ptrdiff_t n_samples = batch->n;
-      if (l == 0 && batch->nonzero)
-        n_samples = FN(list_samples)(batch->n, i, rows, batch->nonzero, batch->nonzero_ld, samples);
-      FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + i, input->ld, layer->D.data,
-                        layer->D.ld, g, ld, WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL,
-                        n_samples);
       REAL *w = (REAL *)layer->W.data + i * ld;
-      if (layer->penalties)
-        layer->penalties[strip] = FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
+      REAL *g = layer->G.data ? (REAL *)layer->G.data + i * ld : own;
+      if (find) {
+        ptrdiff_t n_samples = batch->n;
+        if (l == 0 && batch->nonzero)
+          n_samples =
+              FN(list_samples)(batch->n, i, rows, batch->nonzero, batch->nonzero_ld, samples);
+        FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + i, input->ld,
+                          layer->D.data, layer->D.ld, g, ld,
+                          WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL, n_samples);
+        if (layer->penalties)
+          layer->penalties[strip] = FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
+        if (limited) {
+          const double squares = FN(clip_gradient)(update->clip, rows, n, ld, g);
+          if (layer->squares) layer->squares[strip] = squares;
+        }
+      }
+      if (!apply) continue;
+      if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
+      if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
       REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
       for (ptrdiff_t r = 0; r < rows; r++)
-        FN(optimizer_update)(update, n, g + r * ld, w + r * ld, s0 ? s0 + (i + r) * ld : NULL,
-                             s1 ? s1 + (i + r) * ld : NULL);
+        FN(optimizer_update)(&weights_update, n, g + r * ld, w + r * ld,
+                             s0 ? s0 + (i + r) * ld : NULL, s1 ? s1 + (i + r) * ld : NULL);
       if (layer->WT.data) {
         const fm_matrix changed = {w, rows, n, ld};
         fm_matrix copy = {(REAL *)layer->WT.data + i, n, rows, layer->WT.ld};
@@ -223,8 +316,17 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
       }
     }
     if (part == n_parts - 1) {
-      const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);
-      FN(affine_backward_bias)(&D, g);
+      REAL *g = layer->gb ? layer->gb : own;
+      if (find) {
+        const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);
+        FN(affine_backward_bias)(&D, g);
+        if (limited) {
+          const double squares = FN(clip_gradient)(update->clip, 1, n, ld, g);
+          if (layer->squares) layer->squares[k] = squares;
+        }
+      }
+      if (!apply) continue;
+      if (update->factor < 1) FN(scale_rows)(update->factor, 1, n, ld, g);
       FN(optimizer_update)(&bias_update, n, g, layer->b, layer->b_moments[0], layer->b_moments[1]);
     }
   }

@@ -29,7 +29,7 @@ from fastmlp.losses import (
 )
 from fastmlp.lr_finder import find_learning_rate
 from fastmlp.network import Network
-from fastmlp.optimizers import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
+from fastmlp.optimizers import SGD, Adagrad, Adam, AdamW, Averaged, Nadam, RMSprop
 from fastmlp.runtime import get_num_threads, show_config
 from fastmlp.training import DivergenceError
 from fastmlp.version import __version__
@@ -40,6 +40,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Averaged",
     "BinaryCrossEntropy",
     "BinaryFocal",
     "Callback",

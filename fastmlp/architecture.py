@@ -10,7 +10,7 @@ import numpy as np
 
 from fastmlp.activations import ACTIVATIONS, Activation
 from fastmlp.arena import Arena
-from fastmlp.layers import Dense
+from fastmlp.layers import DENSE_OPTIONS, Dense
 from fastmlp.losses import LOSSES, Loss, get_loss, make_loss
 
 __all__ = ["Architecture"]
@@ -143,7 +143,7 @@ class Architecture:
             if layer["type"] != "Dense":
                 raise ValueError(f"layer type {layer['type']!r} is not known")
             activation = look_up(activations, "activation", layer["activation"])
-            options = {name: layer[name] for name in ("l1", "l2") if name in layer}
+            options = {name: layer[name] for name in DENSE_OPTIONS if name in layer}
             layers.append(Dense(layer["n_units"], activation, **options))
         loss = look_up(losses, "loss", description["loss"])
         if loss.code is not None:

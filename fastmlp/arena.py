@@ -29,6 +29,11 @@ class Segment:
     decays: bool
 
     @property
+    def layer(self) -> int:
+        """Number of the layer: the name is ``layer.parameter``."""
+        return int(self.name.split(".")[0])
+
+    @property
     def stop(self) -> int:
         rows = self.shape[0] if len(self.shape) == 2 else 1
         return self.offset + rows * self.ld

@@ -17,6 +17,8 @@ __all__ = ["Dense", "LayerCache"]
 
 Array = np.ndarray
 
+DENSE_OPTIONS = ("l1", "l2", "weight_decay", "max_norm")
+
 
 def check_number(value: Any, name: str) -> float:
     """A finite number of at least 0."""
@@ -61,6 +63,14 @@ class Dense:
     l1, l2 : float, default 0
         Penalties on the weights: training minimises the loss plus ``l1 sum |W| + l2 / 2 sum W^2``.
         They count in the loss that training reports, not in `Network.evaluate`.
+    weight_decay : float or None, default None
+        Decoupled decay, ``W -= lr weight_decay W`` in front of the optimizer's step (Loshchilov and
+        Hutter 2019, https://arxiv.org/abs/1711.05101); in place of a ``weight_decay`` of the
+        optimizer, which None leaves.
+    max_norm : float or None, default None
+        Largest Euclidean norm of a unit's weights (a column of W): behind each step, longer ones
+        are scaled back to it. Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html,
+        section 5.1.
 
     Raises
     ------
@@ -73,6 +83,8 @@ class Dense:
     init: str | Initializer | None = None
     l1: float = 0.0
     l2: float = 0.0
+    weight_decay: float | None = None
+    max_norm: float | None = None
 
     def __init__(
         self,
@@ -82,6 +94,8 @@ class Dense:
         *,
         l1: float = 0.0,
         l2: float = 0.0,
+        weight_decay: float | None = None,
+        max_norm: float | None = None,
     ):
         if isinstance(n_units, bool) or not hasattr(n_units, "__index__"):
             raise TypeError(f"n_units: expected an integer, got {type(n_units).__name__}")
@@ -94,11 +108,36 @@ class Dense:
         object.__setattr__(self, "init", init)
         object.__setattr__(self, "l1", check_number(l1, "l1"))
         object.__setattr__(self, "l2", check_number(l2, "l2"))
+        if weight_decay is not None:
+            weight_decay = check_number(weight_decay, "weight_decay")
+        object.__setattr__(self, "weight_decay", weight_decay)
+        if max_norm is not None and check_number(max_norm, "max_norm") == 0:
+            raise ValueError("max_norm: expected a number above 0, got 0")
+        object.__setattr__(self, "max_norm", None if max_norm is None else float(max_norm))
 
     @property
     def compiled(self) -> bool:
         """Whether the compiled core has this layer."""
         return self.activation.code is not None
+
+    def decay(self, parameters: tuple[Array, ...], lr: float) -> None:
+        """The layer's own decay, in front of the optimizer's step."""
+        if self.weight_decay:
+            W = parameters[0]
+            W *= W.dtype.type(1 - lr * self.weight_decay)
+
+    def constrain(self, parameters: tuple[Array, ...]) -> None:
+        """Keep the parameters where the layer wants them, behind a step."""
+        if self.max_norm is not None:
+            W = parameters[0]
+            norms = np.sqrt((W * W).sum(axis=0))
+            long = norms > self.max_norm
+            W[:, long] *= W.dtype.type(self.max_norm) / norms[long]
+
+    @property
+    def special_step(self) -> bool:
+        """Whether a step does more for it than the optimizer's rule."""
+        return self.penalised or self.weight_decay is not None or self.max_norm is not None
 
     @property
     def penalised(self) -> bool:
@@ -107,7 +146,10 @@ class Dense:
 
     def to_dict(self) -> dict[str, Any]:
         """Description from which `Architecture.from_dict` makes an equal layer."""
-        options = {name: getattr(self, name) for name in ("l1", "l2") if getattr(self, name)}
+        values = {name: getattr(self, name) for name in DENSE_OPTIONS}
+        options = {name: value for name, value in values.items() if value not in (0.0, None)}
+        if self.weight_decay == 0:
+            options["weight_decay"] = 0.0
         return {
             "type": "Dense",
             "n_units": self.n_units,

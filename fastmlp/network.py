@@ -33,7 +33,7 @@ from fastmlp.progress import progress_callbacks
 from fastmlp.training import evaluate
 from fastmlp.training import fit as train
 from fastmlp.training_state import CallbackState, TrainingState
-from fastmlp.validation import check_inputs, check_targets, check_weights, scale_pixels
+from fastmlp.validation import check_inputs, check_limit, check_targets, check_weights, scale_pixels
 
 __all__ = ["Network"]
 
@@ -324,6 +324,10 @@ class Network:
         validation_data: tuple[Any, Any] | None = None,
         sample_weight: Any = None,
         divide_penalty: bool = False,
+        class_weight: Mapping[int, float] | str | None = None,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        gradient_norm: bool = False,
         metrics: Iterable[str | Scorer] | Mapping[str, str | Scorer] = (),
         callbacks: Sequence[Callback] = (),
         verbose: int = 0,
@@ -362,6 +366,16 @@ class Network:
         divide_penalty : bool, default False
             Divide the layers' penalties by the sum of the batch's sample weights (its number of
             samples without weights), as scikit-learn does with ``alpha``.
+        class_weight : dict, "balanced" or None, default None
+            Weight of each class, times `sample_weight`, for a loss of classes: by label (a class
+            that is not named has 1), or n / (n_classes * count).
+        clip_value, clip_norm : float or None, default None
+            Keep every element of the gradient in [-clip_value, clip_value]; then scale a gradient
+            of all parameters whose Euclidean norm is above `clip_norm` back to it (Pascanu et al.
+            2013, https://proceedings.mlr.press/v28/pascanu13.html). Penalties are part of it.
+        gradient_norm : bool, default False
+            Put "gradient_norm" into the history, the mean over an epoch's steps; with `clip_norm`
+            it is there too, as it was before it was scaled back.
         metrics : sequence of str or scorer, or mapping from names to them, default ()
             scikit-learn's scorers, by name or as ``scorer(estimator, X, y)``, evaluated on the
             validation data after each epoch.
@@ -400,7 +414,13 @@ class Network:
             shuffle=shuffle,
             validation_data=validation_data,
             sample_weight=sample_weight,
-            options=StepOptions(divide_penalty),
+            class_weight=class_weight,
+            options=StepOptions(
+                divide_penalty=divide_penalty,
+                clip_value=check_limit(clip_value, "clip_value"),
+                clip_norm=check_limit(clip_norm, "clip_norm"),
+                gradient_norm=bool(gradient_norm),
+            ),
             metrics=metrics,
             callbacks=[*callbacks, *progress_callbacks(verbose)],
         )

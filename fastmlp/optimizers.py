@@ -9,8 +9,9 @@ Symbols: ``w`` parameters, ``g`` gradient, ``lr`` learning rate, ``t`` step numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Averaged",
     "Nadam",
     "Optimizer",
     "OptimizerState",
@@ -49,6 +51,8 @@ class Rule:
         Weight decay that is added to the gradient of weights.
     beta1, beta2 : float
         Decay of the first and the second moment.
+    average : float or None
+        Decay of the parameters' moving average, which is the last moment; None: there is none.
     """
 
     code: int
@@ -56,6 +60,7 @@ class Rule:
     l2: float = 0.0
     beta1: float = 0.0
     beta2: float = 0.0
+    average: float | None = None
 
 
 @dataclass(frozen=True)
@@ -341,8 +346,58 @@ class Nadam(Adam):
         return columns
 
 
+@dataclass(frozen=True)
+class Averaged(Optimizer):
+    """Another optimizer, with an exponential moving average of the parameters beside it.
+
+    Behind each step ``average += (1 - decay) (w - average)`` (Polyak and Juditsky 1992,
+    https://doi.org/10.1137/0330046, with the weights of Kingma and Ba 2015, section 7.2); at the
+    start the average is the parameters. The network has the average: in validation, in callbacks
+    and behind the fit. The steps go on from the parameters themselves, which are kept with the
+    moments: what you change in the network between two fits with equal optimizers is not seen.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    decay : float in [0, 1), default 0.999
+    """
+
+    lr: LearningRate = field(init=False, repr=False)
+    optimizer: Optimizer
+    decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.optimizer, Optimizer) or isinstance(self.optimizer, Averaged):
+            raise TypeError(
+                f"optimizer: expected an optimizer such as Adam(), got {self.optimizer!r}"
+            )
+        if isinstance(self.decay, bool) or not isinstance(self.decay, (int, float, np.number)):
+            raise TypeError(f"decay: expected a number, got {type(self.decay).__name__}")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay: expected a number in [0, 1), got {self.decay}")
+        object.__setattr__(self, "lr", self.optimizer.lr)
+
+    @property
+    def rule(self) -> Rule:
+        rule = self.optimizer.rule
+        return replace(rule, n_states=rule.n_states + 1, average=float(self.decay))
+
+    def update(
+        self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool
+    ) -> None:
+        """The other optimizer's; the average is taken where all of a step is done."""
+        self.optimizer.update(w, g, states, lr, t, decay)
+
+    def scalars(self, lr: Array, t: Array) -> Array:
+        return self.optimizer.scalars(lr, t)
+
+    def describe(self) -> dict[str, Any]:
+        optimizer, decay = self.optimizer.describe(), float(self.decay)
+        return {"name": "Averaged", "optimizer": optimizer, "decay": decay}
+
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    kind.__name__: kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW, Nadam)
+    kind.__name__: kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW, Nadam, Averaged)
 }
 
 
@@ -358,7 +413,10 @@ class OptimizerState:
 
     def __init__(self, optimizer: Optimizer, parameters: Arena):
         self.optimizer = optimizer
+        self.parameters = parameters
         self.moments = [parameters.like() for _ in range(optimizer.rule.n_states)]
+        if self.average is not None:
+            self.average.flat[:] = parameters.flat
         self.step = 0
         lr = optimizer.lr
         self.schedule = lr.initial_state() if isinstance(lr, Schedule) else None
@@ -366,6 +424,33 @@ class OptimizerState:
     def rates(self, n_steps: int) -> Array:
         """Learning rates of the next steps, float64."""
         return self.optimizer.rates(self.step, n_steps, self.schedule)
+
+    @property
+    def average(self) -> Arena | None:
+        """During a step the parameters' moving average, at other times what the steps work on."""
+        return None if self.optimizer.rule.average is None else self.moments[-1]
+
+    @property
+    def rule_moments(self) -> list[Arena]:
+        """The moments without the average."""
+        return self.moments if self.average is None else self.moments[:-1]
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within it the parameters are those that the steps work on, not their average."""
+        if self.average is None:
+            yield
+            return
+        self._swap(self.average)
+        try:
+            yield
+        finally:
+            self._swap(self.average)
+
+    def _swap(self, average: Arena) -> None:
+        held = self.parameters.flat.copy()
+        self.parameters.flat[:] = average.flat
+        average.flat[:] = held
 
     def observe(self, record: Mapping[str, float]) -> None:
         """Show an epoch's record to the schedule."""

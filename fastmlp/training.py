@@ -18,7 +18,13 @@ from fastmlp.metrics import Metrics, Scorer
 from fastmlp.optimizers import Optimizer, OptimizerState
 from fastmlp.snapshot import Snapshot
 from fastmlp.training_state import CallbackState
-from fastmlp.validation import check_count, check_inputs, check_targets, check_weights
+from fastmlp.validation import (
+    check_count,
+    check_inputs,
+    check_targets,
+    check_weights,
+    class_weights,
+)
 
 if TYPE_CHECKING:
     from fastmlp.network import Network
@@ -47,6 +53,7 @@ def fit(
     validation_data: tuple[Any, Any] | None,
     sample_weight: Any,
     options: StepOptions,
+    class_weight: Mapping[int, float] | str | None = None,
     metrics: Iterable[str | Scorer] | Mapping[str, str | Scorer],
     callbacks: Sequence[Callback],
 ) -> History:
@@ -61,7 +68,7 @@ def fit(
     batch_size = check_count(batch_size, "batch_size")
     if not (isinstance(shuffle, bool | np.bool_) or shuffle == "blocks" or callable(shuffle)):
         raise ValueError(f"shuffle: expected True, False, 'blocks' or a function, got {shuffle!r}")
-    feed = _feed(network, X, y, sample_weight, epochs, batch_size, shuffle)
+    feed = _feed(network, X, y, sample_weight, class_weight, epochs, batch_size, shuffle)
     if validation_data is not None:
         validation_data = _check_validation_data(validation_data, network)
     scores = Metrics(metrics, architecture)
@@ -101,7 +108,8 @@ def fit(
                         architecture, network.arena, state, data, options
                     )
                     bound = data
-                part = trainer.epoch(samples, rates)
+                with state.at_work():
+                    part = trainer.epoch(samples, rates)
                 seconds += perf_counter() - began
                 if options.count_samples:
                     part = part.by_samples(len(samples), data.batch_size)
@@ -128,6 +136,8 @@ def fit(
                 values = evaluate(network, X_val, Y_val, None)
                 values |= scores.evaluate(network, X_val, Y_val)
                 record.update({f"val_{name}": value for name, value in values.items()})
+            if options.measures_norm:
+                record["gradient_norm"] = result.norms / result.n_steps
             record["lr"] = float(rates[-1])
             record["seconds"] = seconds
             record["samples_per_second"] = done / seconds
@@ -149,6 +159,7 @@ def _feed(
     X: Any,
     y: Any,
     sample_weight: Any,
+    class_weight: Mapping[int, float] | str | None,
     epochs: int,
     batch_size: int,
     shuffle: Shuffle,
@@ -170,10 +181,15 @@ def _feed(
             raise ValueError(
                 "sample_weight: expected None, chunks bring theirs: (X, y, sample_weight)"
             )
+        if class_weight is not None:
+            raise ValueError(
+                "class_weight: expected None, chunks bring their weights: (X, y, sample_weight)"
+            )
         return ChunkFeed(architecture, X, batch_size, shuffle)
     X = check_inputs(X, architecture)
     Y = check_targets(y, architecture, len(X))
-    samples = Samples(X, Y, check_weights(sample_weight, len(X)))
+    weight = check_weights(sample_weight, len(X))
+    samples = Samples(X, Y, class_weights(class_weight, Y, weight, architecture))
     feed = MappedFeed if isinstance(X, MappedRows) else ArrayFeed
     return feed(samples, batch_size, shuffle)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,15 @@ from fastmlp.architecture import Architecture
 from fastmlp.losses import Loss
 from fastmlp.mapped import MappedRows, is_large_map, row_blocks
 
-__all__ = ["check_count", "check_inputs", "check_targets", "check_weights", "scale_pixels"]
+__all__ = [
+    "check_count",
+    "check_inputs",
+    "check_limit",
+    "check_targets",
+    "check_weights",
+    "class_weights",
+    "scale_pixels",
+]
 
 Array = np.ndarray
 
@@ -108,6 +117,60 @@ def check_weights(weight: Any, n_samples: int, name: str = "sample_weight") -> A
             f"{weight.min():g} to {weight.max():g}"
         )
     return weight
+
+
+def check_limit(value: Any, name: str) -> float:
+    """A number above 0; infinite for None."""
+    if value is None:
+        return np.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name}: expected a number or None, got {type(value).__name__}")
+    if not value > 0:
+        raise ValueError(f"{name}: expected a number above 0, got {value}")
+    return float(value)
+
+
+def class_weights(
+    class_weight: Any, Y: Array, weight: Array | None, architecture: Architecture
+) -> Array | None:
+    """Checked sample weights times each sample's class weight.
+
+    A row of probabilities has the mean of its classes' weights.
+    """
+    if class_weight is None:
+        return weight
+    loss, n_classes = architecture.loss, architecture.n_outputs
+    if not loss.labels:
+        raise ValueError(f"class_weight: expected None for {loss.name}, which has no classes")
+    factors = np.ones(n_classes)
+    shares = Y if Y.ndim == 2 else None
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(
+                f"class_weight: expected a dict, 'balanced' or None, got {class_weight!r}"
+            )
+        counts = np.bincount(Y, minlength=n_classes) if shares is None else shares.sum(axis=0)
+        present = counts > 0
+        factors[present] = len(Y) / (present.sum() * counts[present])
+    elif isinstance(class_weight, Mapping):
+        for label, factor in class_weight.items():
+            if isinstance(label, bool) or not hasattr(label, "__index__"):
+                raise TypeError(f"class_weight: expected labels, got {label!r}")
+            if not 0 <= label.__index__() < n_classes:
+                raise ValueError(
+                    f"class_weight: expected labels from 0 to {n_classes - 1}, got {label}"
+                )
+            if isinstance(factor, bool) or not isinstance(factor, (int, float, np.number)):
+                raise TypeError(f"class_weight[{label}]: expected a number, got {factor!r}")
+            if not 0 <= factor < np.inf:
+                raise ValueError(f"class_weight[{label}]: expected at least 0, got {factor}")
+            factors[label.__index__()] = factor
+    else:
+        raise TypeError(
+            f"class_weight: expected a dict, 'balanced' or None, got {type(class_weight).__name__}"
+        )
+    by_class = factors[Y] if shares is None else shares.astype(np.float64) @ factors
+    return check_weights(by_class if weight is None else weight * by_class, len(Y), "class_weight")
 
 
 def _check_labels(Y: Array, n_outputs: int, loss: Loss, name: str) -> Array:

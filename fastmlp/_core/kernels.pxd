@@ -5,6 +5,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 cdef extern from "fastmlp.h" nogil:
     enum: FM_FLOAT32
     enum: FM_FLOAT64
+    enum: FM_FUSED
+    enum: FM_GRADIENT
+    enum: FM_APPLY
 
     ctypedef struct fm_matrix:
         void *data
@@ -32,6 +35,10 @@ cdef extern from "fastmlp.h" nogil:
         double step_g
         double epsilon
         double shrink
+        double lr
+        double clip
+        double factor
+        int mode
 
     ctypedef struct fm_layer:
         int activation
@@ -43,6 +50,11 @@ cdef extern from "fastmlp.h" nogil:
         double l1
         double l2
         double *penalties
+        double *squares
+        fm_matrix G
+        void *gb
+        double decay
+        double max_norm
         fm_matrix Z
         fm_matrix A
         fm_matrix D
@@ -114,6 +126,10 @@ cdef extern from "fastmlp.h" nogil:
             const fm_net *net, const fm_batch *batch, const fm_update *update, int part,
             int n_parts, void *scratch) noexcept nogil
         double (*sum_of_penalties)(const fm_net *net) noexcept nogil
+        double (*sum_of_squares)(const fm_net *net) noexcept nogil
+        void (*constrain_weights)(const fm_net *net, int part, int n_parts) noexcept nogil
+        void (*average_weights)(
+            Py_ssize_t n, double share, const void *w, void *average) noexcept nogil
         Py_ssize_t (*sgd_sample)(
             const fm_net *net, const fm_data *data, const Py_ssize_t *order, Py_ssize_t n_left,
             double lr, void *values, int32_t *indices, double *loss) noexcept nogil

@@ -7,17 +7,22 @@ Each thread runs
     update_weights   its rows of every weight matrix: gradient and optimizer
     barrier
 
-over all steps. csrc/minibatch.inl.h has the two phases and says why the bits do not depend on the
+over all steps. Where the norm of the whole gradient limits it, update_weights comes in two halves
+with a barrier between; where layers limit the norm of their weights, that is one more phase.
+csrc/minibatch.inl.h has the two phases and says why the bits do not depend on the
 number of threads.
 """
 
 import numpy as np
 
 from cython.parallel cimport parallel
-from libc.math cimport isfinite
+from libc.math cimport INFINITY, isfinite, sqrt
 from libc.stdint cimport uint8_t
 
 from fastmlp._core.kernels cimport (
+    FM_APPLY,
+    FM_FUSED,
+    FM_GRADIENT,
     fm_barrier,
     fm_barrier_init,
     fm_barrier_wait,
@@ -29,7 +34,7 @@ from fastmlp._core.kernels cimport (
     fm_thread,
     fm_update,
 )
-from fastmlp._core.net cimport BoundData, BoundNet
+from fastmlp._core.net cimport BoundData, BoundNet, address
 from fastmlp._core.signals cimport SignalWatch
 
 
@@ -50,9 +55,18 @@ cdef struct epoch_run:
     Py_ssize_t *correct
     Py_ssize_t steps
     double *losses
+    double *norms
+    const double *rates
+    double clip_norm
+    char *weights
+    char *average
+    Py_ssize_t n_weights
+    double average_share
+    size_t itemsize
     double loss
     double weight
     bint penalised
+    bint constrained
     bint divide_penalty
     bint stop
 
@@ -91,11 +105,22 @@ cdef void count_penalty(epoch_run *run, const fm_batch *batch, Py_ssize_t step) 
         run.losses[step] += penalty
 
 
+cdef void average_part(epoch_run *run, int part, int n_parts) noexcept nogil:
+    """Nobody changes a weight before the next barrier."""
+    cdef Py_ssize_t start = run.n_weights * part // n_parts
+    cdef Py_ssize_t stop = run.n_weights * (part + 1) // n_parts
+    run.kernels.average_weights(
+        stop - start, run.average_share, run.weights + start * run.itemsize,
+        run.average + start * run.itemsize
+    )
+
+
 cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) noexcept nogil:
     cdef fm_batch batch = run.batch
     cdef fm_update update = run.update
     cdef Py_ssize_t step = 0, start = 0, correct = 0
     cdef const double *scalars = run.scalars
+    cdef double norm
     cdef void *scratch = run.scratch + part * run.scratch_size
     while start < run.n_samples:
         batch.n = min(run.batch_size, run.n_samples - start)
@@ -111,12 +136,26 @@ cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) no
         fm_barrier_wait(&run.barrier, n_parts)
         if part == 0:
             finish_batch(run, &batch, step, watch)
-        run.kernels.update_weights(
-            run.net, &batch, &update, part, n_parts, scratch
-        )
+        if run.rates != NULL:
+            update.lr = run.rates[step]
+        if run.clip_norm < INFINITY:
+            update.mode = FM_GRADIENT
+            run.kernels.update_weights(run.net, &batch, &update, part, n_parts, scratch)
+            fm_barrier_wait(&run.barrier, n_parts)
+            norm = sqrt(run.kernels.sum_of_squares(run.net))
+            update.mode = FM_APPLY
+            update.factor = run.clip_norm / norm if norm > run.clip_norm else 1
+        run.kernels.update_weights(run.net, &batch, &update, part, n_parts, scratch)
         fm_barrier_wait(&run.barrier, n_parts)
         if part == 0 and run.penalised:
             count_penalty(run, &batch, step)
+        if part == 0 and run.norms != NULL:
+            run.norms[step] = sqrt(run.kernels.sum_of_squares(run.net))
+        if run.constrained:
+            run.kernels.constrain_weights(run.net, part, n_parts)
+            fm_barrier_wait(&run.barrier, n_parts)
+        if run.average != NULL:
+            average_part(run, part, n_parts)
         if run.stop:
             break
         step += 1
@@ -133,12 +172,13 @@ cdef class MinibatchTrainer:
     bound : BoundNet
         With working memory for a batch.
     data : BoundData
-    rule : int
-    beta1, beta2, l2 : float
+    rule : Rule
+        Of the optimizer.
+    options : StepOptions
     skip_zeros : bool
         Leave zeros of the inputs out of the products, where that pays; only for finite weights.
-    divide_penalty : bool
-        Divide the layers' penalties by the batch's weight.
+    weights, average : ndarray of shape (n_weights,), or None
+        All parameters, and where their moving average is kept.
     state : OptimizerState
         Its ``step`` counts the finished steps, also where Ctrl-C ends an epoch.
     """
@@ -147,20 +187,27 @@ cdef class MinibatchTrainer:
     cdef BoundData data
     cdef fm_update update
     cdef fm_batch batch
-    cdef bint divide_penalty
+    cdef object options, weights, average
+    cdef double average_share
     cdef list keep
     cdef SignalWatch watch
     cdef readonly object state
 
     def __init__(
-        self, BoundNet bound, BoundData data, int rule, double beta1, double beta2, double l2,
-        bint skip_zeros, bint divide_penalty, state
+        self, BoundNet bound, BoundData data, rule, options, bint skip_zeros, state, weights=None,
+        average=None
     ):
         dtype = np.dtype(np.float32 if bound.dtype == 0 else np.float64)
         self.bound = bound
         self.data = data
-        self.update = fm_update(rule, beta1, beta2, l2, 0, 0, 0, 0)
-        self.divide_penalty = divide_penalty
+        self.options = options
+        self.weights, self.average = weights, average
+        self.average_share = 1 - (rule.average or 0)
+        self.update.rule = rule.code
+        self.update.beta1, self.update.beta2, self.update.l2 = rule.beta1, rule.beta2, rule.l2
+        self.update.clip = options.clip_value
+        self.update.factor = 1
+        self.update.mode = FM_FUSED
         self.watch = SignalWatch()
         self.state = state
         losses = np.zeros(bound.n_rows)
@@ -181,11 +228,13 @@ cdef class MinibatchTrainer:
 
     def epoch(
         self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads,
-        double[::1] losses=None
+        double[::1] losses=None, double[::1] norms=None, const double[::1] rates=None
     ):
         """One pass over the samples `order`; `scalars` (n_steps, 4), a row a step.
 
-        losses (n_steps,) # OUT, each batch's mean loss; unwritten behind a stop
+        rates (n_steps,) # IN, for layers with a decay of their own
+        losses, norms (n_steps,) # OUT, each batch's mean loss and the gradient's norm; unwritten
+        behind a stop
 
         Returns
         -------
@@ -201,8 +250,9 @@ cdef class MinibatchTrainer:
         n_steps = (order.shape[0] + self.bound.n_rows - 1) // self.bound.n_rows
         if scalars.shape[0] != n_steps or scalars.shape[1] != 4:
             raise ValueError(f"scalars: expected shape ({n_steps}, 4)")
-        if losses is not None and losses.shape[0] != n_steps:
-            raise ValueError(f"losses: expected shape ({n_steps},)")
+        for name, array in (("losses", losses), ("norms", norms), ("rates", rates)):
+            if array is not None and array.shape[0] != n_steps:
+                raise ValueError(f"{name}: expected shape ({n_steps},)")
         fm_barrier_init(&run.barrier)
         run.kernels = self.bound.kernels
         run.net = &self.bound.net
@@ -223,9 +273,21 @@ cdef class MinibatchTrainer:
         run.correct = &correct_view[0]
         run.steps = 0
         run.losses = NULL if losses is None else &losses[0]
+        run.norms = NULL if norms is None else &norms[0]
+        run.rates = NULL
+        if rates is not None:
+            run.rates = &rates[0]
+        run.clip_norm = self.options.clip_norm
+        run.weights = run.average = NULL
+        if self.average is not None:
+            run.weights = <char *>address(self.weights)
+            run.average = <char *>address(self.average)
+            run.n_weights, run.itemsize = self.weights.size, self.weights.itemsize
+            run.average_share = self.average_share
         run.loss = run.weight = 0
         run.penalised = self.bound.penalised
-        run.divide_penalty = self.divide_penalty
+        run.constrained = self.bound.constrained
+        run.divide_penalty = self.options.divide_penalty
         run.stop = False
         with nogil:
             self.bound.copy_transposed()

@@ -1,5 +1,6 @@
 from fastmlp._core.kernels cimport fm_data, fm_kernels, fm_layer, fm_matrix, fm_net
 
+cdef void *address(object array) except NULL
 cdef fm_matrix bind(object array) except *
 
 
@@ -8,9 +9,10 @@ cdef class BoundNet:
     cdef const fm_kernels *kernels
     cdef readonly int dtype
     cdef readonly Py_ssize_t n_rows
-    cdef bint penalised
+    cdef bint penalised, constrained
     cdef list keep
 
+    cdef double *doubles(self, Py_ssize_t n) except NULL
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *
     cdef void copy_transposed(self) noexcept nogil
 

@@ -42,18 +42,21 @@ cdef class BoundNet:
 
     Parameters
     ----------
-    layers : list of (activation code, W, b, W moments, b moments, (l1, l2))
-        Arrays of the network, used where they lie.
+    layers : list of dict
+        ``activation`` (code), ``l1``, ``l2``, ``decay``, ``max_norm``; and arrays of the network,
+        used where they lie: ``W``, ``b``, and for training ``moments`` and, where gradients are
+        stored, ``gradients``, lists of (array laid out as W, array laid out as b).
     loss : tuple of (code, fused, option, loss factor, gradient factor)
         `option` (n_outputs,) is the loss's parameter for each output.
     n_rows : int
         Rows of the working memory: the batch size; 0 for none (a predictor brings its own).
+    squares : bool
+        Whether the gradient's norm is wanted.
     """
 
-    def __cinit__(self, list layers, tuple loss, Py_ssize_t n_rows):
+    def __cinit__(self, list layers, tuple loss, Py_ssize_t n_rows, bint squares=False):
         cdef fm_layer *layer
-        cdef double[::1] penalties
-        dtype = layers[0][1].dtype
+        dtype = layers[0]["W"].dtype
         self.dtype = FM_FLOAT32 if dtype == np.float32 else FM_FLOAT64
         self.kernels = table(self.dtype)
         self.n_rows = n_rows
@@ -62,37 +65,49 @@ cdef class BoundNet:
         if self.net.layers == NULL:
             raise MemoryError()
         self.net.n_layers = <int>len(layers)
-        self.penalised = False
-        for i, (code, W, b, W_moments, b_moments, (l1, l2)) in enumerate(layers):
+        for i, spec in enumerate(layers):
             layer = &self.net.layers[i]
-            layer.activation = code
+            W = spec["W"]
+            layer.activation = spec["activation"]
             layer.W = bind(W)
-            layer.b = address(b)
-            for j in range(len(W_moments)):
-                layer.W_moments[j] = address(W_moments[j])
-                layer.b_moments[j] = address(b_moments[j])
-            layer.l1, layer.l2 = l1, l2
-            if n_rows and (l1 or l2):
-                penalties = np.zeros(W.shape[0])
-                self.keep.append(penalties)
-                layer.penalties = &penalties[0]
+            layer.b = address(spec["b"])
+            layer.l1, layer.l2 = spec["l1"], spec["l2"]
+            layer.decay, layer.max_norm = spec["decay"], spec["max_norm"]
+            if n_rows == 0:
+                continue
+            for j, (W_moment, b_moment) in enumerate(spec["moments"]):
+                layer.W_moments[j], layer.b_moments[j] = address(W_moment), address(b_moment)
+            for gW, gb in spec["gradients"]:
+                layer.G, layer.gb = bind(gW), address(gb)
+            if layer.l1 or layer.l2:
+                layer.penalties = self.doubles(W.shape[0])
                 self.penalised = True
-            if n_rows:
-                if i > 0:
-                    layer.WT = self.own(W.shape[1], W.shape[0], dtype)
-                layer.A = self.own(n_rows, W.shape[1], dtype)
-                layer.D = self.own(n_rows, W.shape[1], dtype)
-                layer.Z = layer.A
-                if fm_needs_z(code) or i == len(layers) - 1:
-                    layer.Z = self.own(n_rows, W.shape[1], dtype)
+            if layer.max_norm:
+                self.constrained = True
+            if squares:
+                layer.squares = self.doubles(W.shape[0] + 1)
+            if i > 0:
+                layer.WT = self.own(W.shape[1], W.shape[0], dtype)
+            layer.A = self.own(n_rows, W.shape[1], dtype)
+            layer.D = self.own(n_rows, W.shape[1], dtype)
+            layer.Z = layer.A
+            if fm_needs_z(layer.activation) or i == len(layers) - 1:
+                layer.Z = self.own(n_rows, W.shape[1], dtype)
         code, fused, option, self.net.loss_factor, self.net.gradient_factor = loss
         self.keep.append(option)
-        self.net.loss = fm_loss(code, layers[len(layers) - 1][0], fused, address(option))
+        activation = layers[len(layers) - 1]["activation"]
+        self.net.loss = fm_loss(code, activation, fused, address(option))
 
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *:
         matrix = new_matrix(rows, cols, dtype)
         self.keep.append(matrix)
         return bind(matrix)
+
+    cdef double *doubles(self, Py_ssize_t n) except NULL:
+        values = np.zeros(n)
+        cdef double[::1] view = values
+        self.keep.append(values)
+        return &view[0]
 
     cdef void copy_transposed(self) noexcept nogil:
         """Bring the transposed copies of the weights up to date."""

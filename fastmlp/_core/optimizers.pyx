@@ -1,7 +1,7 @@
 """One update of flat arrays. Formulas: csrc/optimizers.inl.h."""
 
 from fastmlp._core.cpu cimport real, rows_of, table
-from fastmlp._core.kernels cimport FM_FLOAT32, FM_FLOAT64, fm_kernels, fm_update
+from fastmlp._core.kernels cimport FM_FLOAT32, FM_FLOAT64, FM_FUSED, fm_kernels, fm_update
 
 
 def optimizer_update(
@@ -28,7 +28,7 @@ def optimizer_update(
     ) or scalars.shape[0] != 4:
         raise ValueError("optimizer_update: the shapes do not fit")
     update = fm_update(
-        rule, beta1, beta2, l2, scalars[0], scalars[1], scalars[2], scalars[3]
+        rule, beta1, beta2, l2, scalars[0], scalars[1], scalars[2], scalars[3], 0, 0, 1, FM_FUSED
     )
     with nogil:
         kernels.optimizer_update(&update, n, gradient, parameters, moment0, moment1)

@@ -62,10 +62,23 @@ class StepOptions:
     count_samples : bool
         An epoch's loss is the mean of its batches' losses by their numbers of samples, as
         scikit-learn's; otherwise by the sums of their weights.
+    clip_value : float
+        Every element of the gradient, penalties included, is kept in [-clip_value, clip_value].
+    clip_norm : float
+        Then a gradient of all parameters whose Euclidean norm is above this is scaled back to it.
+    gradient_norm : bool
+        Measure that norm, as it is before it is scaled back.
     """
 
     divide_penalty: bool = False
     count_samples: bool = False
+    clip_value: float = np.inf
+    clip_norm: float = np.inf
+    gradient_norm: bool = False
+
+    @property
+    def measures_norm(self) -> bool:
+        return self.gradient_norm or self.clip_norm < np.inf
 
 
 PLAIN = StepOptions()
@@ -82,6 +95,9 @@ class EpochResult:
         A loss that is not finite: the pass stopped at that batch.
     correct : int
         Samples that counted as right; 0 for a loss without classes.
+    n_steps : int
+    norms : float
+        Sum over the steps of the gradient's norm, where it was measured.
     losses : ndarray of shape (n_steps,)
         Each batch's mean loss with penalties.
     """
@@ -89,6 +105,8 @@ class EpochResult:
     total_loss: float = 0.0
     weight: float = 0.0
     correct: int = 0
+    n_steps: int = 0
+    norms: float = 0.0
     losses: Array = field(default_factory=lambda: np.zeros(0), compare=False)
 
     @property
@@ -107,6 +125,8 @@ class EpochResult:
             self.total_loss + other.total_loss,
             self.weight + other.weight,
             self.correct + other.correct,
+            self.n_steps + other.n_steps,
+            self.norms + other.norms,
         )
 
 

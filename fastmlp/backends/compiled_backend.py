@@ -6,6 +6,7 @@ Every function is that of `fastmlp.backends.numpy_backend`, to rounding.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -159,41 +160,41 @@ class CompiledTrainer:
         self.work = 3 * architecture.multiply_adds * data.batch_size
         self.n_threads = backend._threads(self.work)
         rule = state.optimizer.rule
-        plain = (
-            rule.code == 0
-            and rule.l2 == 0
-            and not any(layer.penalised for layer in architecture.layers)
-        )
+        self.options = options
+        self.own_decay = any(layer.weight_decay is not None for layer in architecture.layers)
+        special = any(layer.special_step for layer in architecture.layers)
+        special = special or options.clip_value < np.inf or options.measures_norm
+        plain = rule.code == 0 and rule.l2 == 0 and rule.average is None and not special
         self.per_sample = data.batch_size == 1 and plain
-        bound = _bind(architecture, parameters, state.moments, data.batch_size)
+        gradients = [parameters.like()] if options.clip_norm < np.inf else []
+        bound = _bind(
+            *(architecture, parameters, data.batch_size, state.rule_moments, gradients),
+            options.measures_norm,
+        )
         samples = net.BoundData(data.X, data.Y, data.weight)
         if self.per_sample:
             self.core = per_sample.PerSampleTrainer(bound, samples, state)
         else:
+            skip_zeros = _many_zeros(data.X) and bool(np.isfinite(parameters.flat).all())
+            average = None if state.average is None else state.average.flat
             self.core = minibatch.MinibatchTrainer(
-                bound,
-                samples,
-                rule.code,
-                rule.beta1,
-                rule.beta2,
-                rule.l2,
-                _many_zeros(data.X) and bool(np.isfinite(parameters.flat).all()),
-                options.divide_penalty,
-                state,
+                bound, samples, rule, options, skip_zeros, state, parameters.flat, average
             )
 
     def epoch(self, order: Array, rates: Array) -> EpochResult:
-        state, losses = self.state, np.zeros(len(rates))
+        state, losses, norms = self.state, np.zeros(len(rates)), None
         if self.per_sample:
             self.n_threads = 1
             loss, weight, correct = self.core.epoch(order, rates, losses)
         else:
             scalars = state.optimizer.scalars(rates, state.step + 1 + np.arange(len(rates)))
             n_threads = self.backend._threads(self.work)
+            norms = np.zeros(len(rates)) if self.options.measures_norm else None
             loss, weight, correct, self.n_threads = self.core.epoch(
-                order, scalars, n_threads, losses
+                order, scalars, n_threads, losses, norms, rates if self.own_decay else None
             )
-        return EpochResult(loss, weight, correct, losses)
+        total_norm = 0.0 if norms is None else float(norms.sum())
+        return EpochResult(loss, weight, correct, len(rates), total_norm, losses)
 
 
 class CompiledPredictor:
@@ -202,7 +203,7 @@ class CompiledPredictor:
     def __init__(self, backend: CompiledBackend, architecture: Architecture, parameters: Arena):
         self.backend = backend
         self.multiply_adds = architecture.multiply_adds
-        self.core = forward.CompiledForward(_bind(architecture, parameters, [], 0))
+        self.core = forward.CompiledForward(_bind(architecture, parameters, 0))
 
     def __call__(self, X: Array, out: Array, Z: Array | None = None) -> None:
         self.core.run(X, out, Z, self.backend._threads(len(X) * self.multiply_adds))
@@ -215,19 +216,31 @@ def _many_zeros(X: Array) -> bool:
 
 
 def _bind(
-    architecture: Architecture, parameters: Arena, moments: list[Arena], n_rows: int
+    architecture: Architecture,
+    parameters: Arena,
+    n_rows: int,
+    moments: Sequence[Arena] = (),
+    gradients: Sequence[Arena] = (),
+    squares: bool = False,
 ) -> net.BoundNet:
     layers = []
-    per_layer = [moment.pairs() for moment in moments]
     for i, (layer, (W, b)) in enumerate(zip(architecture.layers, parameters.pairs(), strict=True)):
-        W_moments = [pairs[i][0] for pairs in per_layer]
-        b_moments = [pairs[i][1] for pairs in per_layer]
-        penalties = layer.l1, layer.l2
-        layers.append((layer.activation.code, W, b, W_moments, b_moments, penalties))
+        description = {
+            "activation": layer.activation.code,
+            "W": W,
+            "b": b,
+            "moments": [arena.pairs()[i] for arena in moments],
+            "gradients": [arena.pairs()[i] for arena in gradients],
+            "l1": layer.l1,
+            "l2": layer.l2,
+            "decay": -1.0 if layer.weight_decay is None else layer.weight_decay,
+            "max_norm": layer.max_norm or 0.0,
+        }
+        layers.append(description)
     loss, activation = architecture.loss, architecture.layers[-1].activation
     option = loss.option_row(architecture.n_outputs).astype(architecture.dtype)
     codes = loss.code, loss.fuses(activation), option, loss.value_factor, loss.factor
-    return net.BoundNet(layers, codes, n_rows)
+    return net.BoundNet(layers, codes, n_rows, squares)
 
 
 def _codes(loss: Loss, activation: Activation, A: Array) -> tuple[Any, ...]:

@@ -137,20 +137,21 @@ class NumpyTrainer:
 
     def epoch(self, order: Array, rates: Array) -> EpochResult:
         size = self.data.batch_size
-        total_loss, total_weight, n_correct = 0.0, 0.0, 0
+        total_loss, total_weight, n_correct, norms = 0.0, 0.0, 0, 0.0
         losses = np.zeros(len(rates))
         with self.interrupts:
             for i, lr in enumerate(rates):
                 batch = order[i * size : (i + 1) * size]
-                losses[i], weight, correct = self._step(batch, lr)
+                losses[i], weight, correct, norm = self._step(batch, lr)
                 total_loss += losses[i] * weight
                 total_weight += weight
                 n_correct += correct
+                norms += norm
                 if not np.isfinite(total_loss):
                     break
-        return EpochResult(total_loss, total_weight, n_correct, losses)
+        return EpochResult(total_loss, total_weight, n_correct, len(rates), norms, losses)
 
-    def _step(self, batch: Array, lr: float) -> tuple[float, float, int]:
+    def _step(self, batch: Array, lr: float) -> tuple[float, float, int, float]:
         backend, architecture, data = self.backend, self.architecture, self.data
         X = scale_pixels(data.X[batch], architecture.dtype)
         Y = data.Y[batch]
@@ -163,7 +164,7 @@ class NumpyTrainer:
         with np.errstate(over="ignore", invalid="ignore"):  # infinity times a weight of 0
             batch_loss = float(values @ weight)
         if not np.isfinite(batch_loss):
-            return batch_loss, 1.0, 0
+            return batch_loss, 1.0, 0, 0.0
         total = float(weight.sum())
         divisor = total or 1.0
         scale = weight / divisor
@@ -172,23 +173,36 @@ class NumpyTrainer:
         )
         share = 1 / divisor if self.options.divide_penalty else 1.0
         penalty = propagation.add_penalties(architecture, self.parameters, share, self.gradients)
-        state = self.state
+        norm = _limit(self.gradients.flat, self.options)
         self.interrupts.updating = True
+        self._update(lr)
+        self.interrupts.updating = False
+        correct = int(loss.correct(A, _rows(Y, A)).sum()) if loss.correct else 0
+        return batch_loss / divisor + penalty, total, correct, norm
+
+    def _update(self, lr: float) -> None:
+        """Decay, the optimizer's rule, the layers' constraints, the average of the parameters."""
+        state, layers = self.state, self.architecture.layers
+        for layer, values in zip(layers, self.parameters.pairs(), strict=True):
+            layer.decay(values, lr)
         for segment in self.parameters.segments:
+            own_decay = layers[segment.layer].weight_decay is not None
             part = slice(segment.offset, segment.stop)
-            backend.optimizer_update(
+            self.backend.optimizer_update(
                 state.optimizer,
                 self.parameters.flat[part],
                 self.gradients.flat[part],
-                [moment.flat[part] for moment in state.moments],
+                [moment.flat[part] for moment in state.rule_moments],
                 lr,
                 state.step + 1,
-                segment.decays,
+                segment.decays and not own_decay,
             )
+        for layer, values in zip(layers, self.parameters.pairs(), strict=True):
+            layer.constrain(values)
+        if state.average is not None:
+            average, decay = state.average.flat, state.optimizer.rule.average or 0.0
+            average += (1 - decay) * (self.parameters.flat - average)
         state.step += 1
-        self.interrupts.updating = False
-        correct = int(loss.correct(A, _rows(Y, A)).sum()) if loss.correct else 0
-        return batch_loss / divisor + penalty, total, correct
 
 
 class NumpyPredictor:
@@ -209,6 +223,18 @@ class NumpyPredictor:
             out[rows] = caches[-1].A
             if Z is not None:
                 Z[rows] = caches[-1].Z
+
+
+def _limit(gradient: Array, options: StepOptions) -> float:
+    """Clip the gradient by value and by norm; its norm between the two, 0 where nobody asked."""
+    if options.clip_value < np.inf:
+        np.clip(gradient, -options.clip_value, options.clip_value, out=gradient)
+    if not options.measures_norm:
+        return 0.0
+    norm = float(np.sqrt(np.square(gradient, dtype=np.float64).sum()))
+    if norm > options.clip_norm:
+        gradient *= gradient.dtype.type(options.clip_norm / norm)
+    return norm
 
 
 def _rows(Y: Array, A: Array) -> Array:

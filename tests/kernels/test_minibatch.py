@@ -76,6 +76,8 @@ def check_against_specification(network, optimizer, data, orders, options=PLAIN)
         assert result.correct == exact_result.correct
         largest = 1 + np.abs(exact_result.losses).max()
         assert np.abs(result.losses - exact_result.losses).max() <= tolerance * largest
+        assert abs(result.norms - exact_result.norms) <= tolerance * (1 + exact_result.norms) * 10
+        assert (result.n_steps, result.norms > 0) == (len(result.losses), options.measures_norm)
     assert run.state.step == exact.state.step == sum(data.n_steps(len(order)) for order in orders)
 
 
@@ -164,10 +166,15 @@ def core_epochs(network, optimizer, data, n_threads, n_epochs=2, options=PLAIN):
         n_steps = data.n_steps(len(order))
         steps = 1 + epoch * n_steps + np.arange(n_steps)
         scalars = optimizer.scalars(np.full(n_steps, 0.05), steps)
-        losses = np.empty(n_steps)
-        loss, weight, correct, team = run.trainer.core.epoch(order, scalars, n_threads, losses)
+        losses, norms, rates = np.empty(n_steps), None, np.full(n_steps, 0.05)
+        if options.measures_norm:
+            norms = np.empty(n_steps)
+        core = run.trainer.core
+        loss, weight, correct, team = core.epoch(order, scalars, n_threads, losses, norms, rates)
         assert team <= n_threads
         results.append((loss, weight, correct, losses.tolist()))
+        if norms is not None:
+            results.append(norms.tolist())
     return [arena.flat.tobytes() for arena in run.arenas], results
 
 
