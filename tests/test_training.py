@@ -29,6 +29,7 @@ from fastmlp import (
 )
 from fastmlp.backends import load_compiled
 from fastmlp.backends.base import StepOptions, TrainingData
+from fastmlp.backends.interrupts import InterruptsBetweenSteps
 from fastmlp.optimizers import OptimizerState
 
 needs_compiled = pytest.mark.skipif(load_compiled() is None, reason="needs the compiled core")
@@ -518,3 +519,30 @@ def test_a_bad_order_changes_nothing(backend, make_network, make_data, state_of,
     with pytest.raises(ValueError, match=f"shuffle: .*{message}"):
         net.fit(X, y, optimizer=SGD(0.1), epochs=1, shuffle=lambda rng, n: np.array(order))
     np.testing.assert_array_equal(net.arena.flat, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_an_interrupt_while_the_handler_changes_leaves_none_behind(monkeypatch):
+    """Ctrl-C as soon as our handler is in place, and just before it is taken away."""
+    real = signal.signal
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(number, handler):
+        if handler is before:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(number, handler)
+        if handler is not before:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    interrupts = InterruptsBetweenSteps()
+    monkeypatch.setattr(signal, "signal", interrupted)
+    reached = False
+    with pytest.raises(KeyboardInterrupt), interrupts:  # noqa: PT012
+        reached = True
+        interrupts.updating = False
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt), interrupts:  # noqa: PT012
+        interrupts._pending = None
+        interrupts.updating = False
+    assert signal.getsignal(signal.SIGINT) is before

@@ -14,11 +14,12 @@ class InterruptsBetweenSteps:
 
     As a context manager around a loop, in the main thread: the handler that was there (Python's
     raises KeyboardInterrupt) is called at once, or where ``updating`` is true as soon as it is set
-    to false, and is put back at the end. Other threads get no signals.
+    to false, and is put back at the end. It begins true: an exception while the block is entered
+    would leave our handler behind. Other threads get no signals.
     """
 
     def __enter__(self) -> InterruptsBetweenSteps:
-        self._updating = False
+        self._updating = True
         self._pending: tuple[int, FrameType | None] | None = None
         self._previous = None
         if threading.current_thread() is threading.main_thread():
@@ -34,9 +35,10 @@ class InterruptsBetweenSteps:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._updating = True
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
-            self.updating = False
+        self.updating = False
 
     @property
     def updating(self) -> bool:

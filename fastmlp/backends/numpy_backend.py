@@ -140,6 +140,7 @@ class NumpyTrainer:
         total_loss, total_weight, n_correct, norms = 0.0, 0.0, 0, 0.0
         losses = np.zeros(len(rates))
         with self.interrupts:
+            self.interrupts.updating = False
             for i, lr in enumerate(rates):
                 batch = order[i * size : (i + 1) * size]
                 losses[i], weight, correct, norm = self._step(batch, lr)
