@@ -138,6 +138,11 @@ INLINE REAL FN(row_maximum)(ptrdiff_t n, const REAL *z) {
 
 /* softmax of one row: e^(z - max) over its sum.  z (n,)  IN;  a (n,)  OUT */
 INLINE void FN(softmax_row)(ptrdiff_t n, const REAL *z, REAL *a) {
+  if (n <= VL) { /* most outputs: all in registers */
+    const vec row = vfill(vloadn(z, n), n, -INFINITY), e = vexp(row - vlargest(row));
+    vstoren(a, e * (1 / vsum(e)), n);
+    return;
+  }
   vec sum = {0}, top = vset1(FN(row_maximum)(n, z));
   ptrdiff_t whole = n - n % VL, tail = n - whole;
   for (ptrdiff_t j = 0; j < whole; j += VL) {

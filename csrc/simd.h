@@ -76,6 +76,7 @@ INLINE vec vpow2(vec k) {
 #define OP(name) _mm512_##name##_pd
 #define MASKED(name) _mm512_mask_##name##_pd
 #define ZEROED(name) _mm512_maskz_##name##_pd
+#define REDUCE(name) _mm512_reduce_##name##_pd
 typedef __mmask8 vmask;
 #define LANES(n) ((__mmask8)((1u << (n)) - 1))
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
@@ -84,6 +85,7 @@ INLINE unsigned vnonzero(vec a) { return _mm512_cmp_pd_mask(a, _mm512_setzero_pd
 #define OP(name) _mm512_##name##_ps
 #define MASKED(name) _mm512_mask_##name##_ps
 #define ZEROED(name) _mm512_maskz_##name##_ps
+#define REDUCE(name) _mm512_reduce_##name##_ps
 typedef __mmask16 vmask;
 #define LANES(n) ((__mmask16)((1u << (n)) - 1))
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
@@ -182,17 +184,26 @@ INLINE vec vround(vec a) { return (a + ROUND_MAGIC) - ROUND_MAGIC; }
 /* Sum and maximum over the lanes, in a fixed order. */
 #define vsum FN(vsum_)
 INLINE REAL vsum(vec a) {
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+  return REDUCE(add)(a);
+#else
   REAL lanes[VL];
   vstore(lanes, a);
   for (ptrdiff_t width = VL / 2; width > 0; width /= 2)
     for (ptrdiff_t i = 0; i < width; i++) lanes[i] += lanes[i + width];
   return lanes[0];
+#endif
 }
 
 #define vlargest FN(vlargest_)
 INLINE REAL vlargest(vec a) {
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+  return REDUCE(max)(a);
+#else
   REAL largest = a[0];
   for (int i = 1; i < VL; i++)
     if (a[i] > largest) largest = a[i];
   return largest;
+#endif
 }
+#undef REDUCE
