@@ -113,6 +113,7 @@ FN(tiles_t)[FM_STRIP_ROWS][FM_STRIP_VECTORS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_
 /* One row alone has too few chains to hide the latency of a multiply-add (4 cycles, 2 a cycle): it
  * takes eight vectors at once. */
 DEFINE_TILE(n, 0, 1, 8, 0, 0)
+DEFINE_TILE(n, 0, 1, 8, 0, 1)
 // clang-format on
 
 /* Columns of x that are not 0 in all rows of a block of rows: one list a block; see sparsity.inl.h.
@@ -135,10 +136,15 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
   const ptrdiff_t n_blocks = N_BLOCKS(m);
   FN(tile_job) job = {.k = k, .ldx = ldx, .ldw = ldw, .ldz = ldz, .tail = VL};
   ptrdiff_t j = 0;
-  if (m == 1 && !lists)
+  if (m == 1)
     for (; j + 8 * VL <= n; j += 8 * VL) {
       job.x = x, job.w = w + j, job.init = init ? init + j : NULL, job.z = z + j;
-      FN(tile_n_1_8_00)(&job);
+      if (lists) {
+        job.list = lists->columns, job.k = lists->counts[0];
+        FN(tile_n_1_8_01)(&job);
+      } else {
+        FN(tile_n_1_8_00)(&job);
+      }
     }
   for (; j < n; j += 2 * VL) {
     const ptrdiff_t width = n - j < 2 * VL ? n - j : 2 * VL, nv = (width + VL - 1) / VL;

@@ -158,7 +158,8 @@ typedef struct {
 
   /* minibatch.inl.h */
   void (*gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n, fm_matrix *X);
-  void (*net_forward)(const fm_net *net, const fm_matrix *X, ptrdiff_t start, ptrdiff_t stop);
+  size_t (*forward_scratch_size)(ptrdiff_t n, ptrdiff_t n_features);
+  int (*net_forward)(const fm_net *net, const fm_matrix *X, void *scratch);
   size_t (*scratch_size)(const fm_net *net, const fm_batch *batch);
   ptrdiff_t (*batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch, ptrdiff_t start,
                           ptrdiff_t stop, void *scratch);

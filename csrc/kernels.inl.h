@@ -43,6 +43,7 @@ const fm_kernels TABLE(FM_ISA, SUFFIX) = {
     .count_correct = FN(count_correct),
     .optimizer_update = FN(optimizer_update),
     .gather = FN(gather),
+    .forward_scratch_size = FN(forward_scratch_size),
     .net_forward = FN(net_forward),
     .scratch_size = FN(scratch_size),
     .batch_rows = FN(batch_rows),

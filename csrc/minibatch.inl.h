@@ -73,9 +73,40 @@ INLINE void FN(forward_rows)(const fm_net *net, const fm_matrix *X, ptrdiff_t st
   }
 }
 
-static void FN(net_forward)(const fm_net *net, const fm_matrix *X, ptrdiff_t start,
-                            ptrdiff_t stop) {
-  FN(forward_rows)(net, X, start, stop, NULL, 0, NULL);
+/* Bytes of column lists for FN(BLOCK) rows. */
+INLINE size_t FN(lists_size)(ptrdiff_t n_features) {
+  return (size_t)(N_BLOCKS(FN(BLOCK)) * (n_features + 16)) * sizeof(int32_t);
+}
+
+/* Bytes of a row of bits: list_columns reads whole words. */
+INLINE ptrdiff_t FN(bits_ld)(ptrdiff_t n_features) { return (n_features + 7) / 8 + 8; }
+
+/* Bytes of scratch with which net_forward takes n rows. */
+static size_t FN(forward_scratch_size)(ptrdiff_t n, ptrdiff_t n_features) {
+  return FN(lists_size)(n_features) + (size_t)(n * FN(bits_ld)(n_features));
+}
+
+/* Whether numbers are finite: infinity and NaN times 0 are NaN.  x (k,)  IN */
+INLINE int FN(all_finite)(ptrdiff_t k, const REAL *x) {
+  vec sum = {0};
+  for (ptrdiff_t j = 0; j < k; j += VL)
+    sum = vfma(k - j < VL ? vloadn(x + j, k - j) : vload(x + j), (vec){0}, sum);
+  return vsum(sum) == 0;
+}
+
+/* The rows of X, at most FN(BLOCK), through all layers; zeros of X are left out of the products.
+ * Returns whether X is finite.  X (n, n_features)  IN;  every layer's Z, A (n, n_out)  OUT */
+static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) {
+  const ptrdiff_t ld = FN(bits_ld)(X->cols);
+  uint8_t *bits = (uint8_t *)scratch + FN(lists_size)(X->cols);
+  int finite = 1;
+  for (ptrdiff_t r = 0; r < X->rows; r++) {
+    const REAL *x = (const REAL *)X->data + r * X->ld;
+    FN(nonzero_bits)(X->cols, x, bits + r * ld);
+    finite &= FN(all_finite)(X->cols, x);
+  }
+  FN(forward_rows)(net, X, 0, X->rows, bits, ld, scratch);
+  return finite;
 }
 
 /* From the loss of rows [start, stop) back to every dZ (layer D). */
@@ -106,7 +137,7 @@ static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
   ptrdiff_t widest = 0;
   for (int l = 0; l < net->n_layers; l++)
     if (net->layers[l].W.ld > widest) widest = net->layers[l].W.ld;
-  const size_t lists = (size_t)(N_BLOCKS(FN(BLOCK)) * (batch->X.cols + 16)) * sizeof(int32_t);
+  const size_t lists = FN(lists_size)(batch->X.cols);
   const size_t strip = (size_t)(FM_STRIP_ROWS * widest) * sizeof(REAL);
   const size_t samples = FN(samples_size)(batch);
   return lists > strip + samples ? lists : strip + samples;

@@ -33,7 +33,14 @@ from fastmlp.progress import progress_callbacks
 from fastmlp.training import evaluate
 from fastmlp.training import fit as train
 from fastmlp.training_state import CallbackState, TrainingState
-from fastmlp.validation import check_inputs, check_limit, check_targets, check_weights, scale_pixels
+from fastmlp.validation import (
+    check_finite,
+    check_inputs,
+    check_limit,
+    check_targets,
+    check_weights,
+    scale_pixels,
+)
 
 __all__ = ["Network"]
 
@@ -201,16 +208,21 @@ class Network:
         -------
         ndarray of shape (n, n_outputs)
             Probabilities behind softmax or sigmoid; ``.argmax(axis=1)`` gives classes.
+            The compiled core leaves inputs that are 0 out of the sums: 0 times a weight that is
+            not finite counts as 0 there.
 
         Raises
         ------
         TypeError, ValueError
             For inputs that are no finite numbers of that shape.
         """
-        X = check_inputs(X, self.architecture)
+        X = check_inputs(X, self.architecture, finite=False)
         out = np.empty((len(X), self.architecture.n_outputs), self.architecture.dtype)
-        for rows in row_blocks(X):
-            self.predictor(X[rows], out[rows])
+        if isinstance(X, MappedRows):
+            for rows in row_blocks(X):
+                self.predictor(X[rows], out[rows])
+        elif not self.predictor(X, out):
+            check_finite(X, "X")
         return out
 
     def cost(self, X: Any, y: Any, sample_weight: Any = None, *, training: bool = False) -> float:

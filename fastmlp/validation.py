@@ -13,6 +13,7 @@ from fastmlp.mapped import MappedRows, is_large_map, row_blocks
 
 __all__ = [
     "check_count",
+    "check_finite",
     "check_inputs",
     "check_limit",
     "check_targets",
@@ -34,11 +35,14 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
     return value
 
 
-def check_inputs(X: Any, architecture: Architecture, name: str = "X") -> Array | MappedRows:
+def check_inputs(
+    X: Any, architecture: Architecture, name: str = "X", finite: bool = True
+) -> Array | MappedRows:
     """`X` as (n, n_inputs) with contiguous rows, of the network's dtype or uint8.
 
     The array itself where it already is so, else a copy; `MappedRows` for a large memory-mapped
-    array, which is never copied as a whole. A sparse matrix is made dense.
+    array, which is never copied as a whole. A sparse matrix is made dense. With `finite` False
+    the caller has them checked on the way (`check_finite`).
     """
     if isinstance(X, MappedRows):
         return X
@@ -54,11 +58,13 @@ def check_inputs(X: Any, architecture: Architecture, name: str = "X") -> Array |
     if is_large_map(X):
         mapped = MappedRows(X, X.dtype if pixels else architecture.dtype)
         for rows in [] if pixels else row_blocks(mapped):
-            _finite(_convert(X[rows], architecture.dtype, name), name, rows.start)
+            check_finite(_convert(X[rows], architecture.dtype, name), name, rows.start)
             mapped.release()
         return mapped
     if not pixels:
-        X = _finite(_convert(X, architecture.dtype, name), name)
+        X = _convert(X, architecture.dtype, name)
+        if finite:
+            check_finite(X, name)
     return np.ascontiguousarray(X)
 
 
@@ -86,7 +92,7 @@ def check_targets(Y: Any, architecture: Architecture, n_samples: int, name: str 
             f"{name}: expected {labels}shape ({n_samples}, {n_outputs}) for {n_outputs} outputs, "
             f"got shape {Y.shape}"
         )
-    Y = _finite(_convert(Y, architecture.dtype, name), name)
+    Y = check_finite(_convert(Y, architecture.dtype, name), name)
     if (loss.probabilities or loss.labels) and (Y.min() < 0 or Y.max() > 1):
         raise ValueError(
             f"{name}: expected values in [0, 1] for {loss.name}, got {Y.min():g} to {Y.max():g}"
@@ -110,7 +116,7 @@ def check_weights(weight: Any, n_samples: int, name: str = "sample_weight") -> A
     weight = _numeric_array(weight, name)
     if weight.shape != (n_samples,):
         raise ValueError(f"{name}: expected shape ({n_samples},), got shape {weight.shape}")
-    weight = np.ascontiguousarray(_finite(_convert(weight, np.dtype(np.float64), name), name))
+    weight = np.ascontiguousarray(check_finite(_convert(weight, np.dtype(np.float64), name), name))
     if weight.min() < 0 or weight.max() == 0:
         raise ValueError(
             f"{name}: expected weights of at least 0, not all 0; got "
@@ -208,6 +214,8 @@ def _numeric_array(values: Any, name: str) -> Array:
 
 
 def _convert(values: Array, dtype: np.dtype, name: str) -> Array:
+    if values.dtype == dtype and values.flags.c_contiguous:
+        return values
     with np.errstate(over="ignore"):
         converted = values.astype(dtype, order="C", copy=False)
     if converted is not values and values.dtype.kind == "f" and values.dtype.itemsize > 4:
@@ -222,7 +230,8 @@ def _convert(values: Array, dtype: np.dtype, name: str) -> Array:
     return converted
 
 
-def _finite(values: Array, name: str, first_row: int = 0) -> Array:
+def check_finite(values: Array, name: str, first_row: int = 0) -> Array:
+    """`values`, where they are finite; ValueError with the place of the first that is not."""
     # The sum is not finite where an element is not: one fast pass without a mask as large as the
     # data.
     with np.errstate(over="ignore", invalid="ignore"):

@@ -9,8 +9,6 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 from posix.stdlib cimport posix_memalign
 
-import numpy as np
-
 from fastmlp._core.kernels cimport fm_data, fm_kernels, fm_layer, fm_matrix, fm_net
 from fastmlp._core.net cimport BoundNet, bind
 
@@ -27,51 +25,59 @@ cdef Py_ssize_t padded(Py_ssize_t n, size_t itemsize) noexcept nogil:
 
 
 cdef size_t workspace_size(
-    const fm_net *net, Py_ssize_t n_features, size_t itemsize
+    const fm_kernels *kernels, const fm_net *net, const fm_data *data, Py_ssize_t rows,
+    size_t itemsize
 ) noexcept nogil:
-    """Bytes for one thread: layer records, gathered rows, every layer's rows twice."""
+    """Bytes for one thread and a block of `rows`: layer records, pixels as numbers, every layer's
+    rows, the kernel's scratch."""
     cdef size_t size = net.n_layers * sizeof(fm_layer) + CACHE_LINE
     cdef int i
-    size += BLOCK * padded(n_features, itemsize) * itemsize
+    if data.is_uint8:
+        size += rows * padded(data.n_features, itemsize) * itemsize
     for i in range(net.n_layers):
-        size += 2 * BLOCK * padded(net.layers[i].W.cols, itemsize) * itemsize
+        size += rows * padded(net.layers[i].W.cols, itemsize) * itemsize
+    size += kernels.forward_scratch_size(rows, data.n_features)
     return size // CACHE_LINE * CACHE_LINE + CACHE_LINE
 
 
-cdef fm_matrix take(char **memory, Py_ssize_t cols, size_t itemsize) noexcept nogil:
+cdef fm_matrix take(char **memory, Py_ssize_t rows, Py_ssize_t cols, size_t itemsize) noexcept nogil:
     """Rows for a block, from the front of the workspace."""
     cdef fm_matrix matrix
     matrix.data = memory[0]
-    matrix.rows = BLOCK
+    matrix.rows = rows
     matrix.cols = cols
     matrix.ld = padded(cols, itemsize)
-    memory[0] += BLOCK * matrix.ld * itemsize
+    memory[0] += rows * matrix.ld * itemsize
     return matrix
 
 
-cdef void predict_rows(
+cdef int predict_rows(
     const fm_kernels *kernels, const fm_net *bound, const fm_data *data, Py_ssize_t start,
     Py_ssize_t stop, char *memory, size_t itemsize, fm_matrix out, fm_matrix Z
 ) noexcept nogil:
-    """Rows [start, stop) of data into the same rows of out, and of Z where it is wanted."""
+    """Rows [start, stop) of data into the same rows of out, and of Z where it is wanted.
+
+    Returns the number of blocks in which X is not finite.
+    """
     cdef fm_net net = bound[0]
     cdef fm_matrix X
     cdef fm_data block
     cdef fm_layer *last
     cdef Py_ssize_t row, n, size = <Py_ssize_t>itemsize
-    cdef int i
+    cdef Py_ssize_t rows = min(<Py_ssize_t>BLOCK, stop - start)
+    cdef int i, not_finite = 0
     net.layers = <fm_layer *>memory
     memcpy(net.layers, bound.layers, net.n_layers * sizeof(fm_layer))
     memory += (net.n_layers * sizeof(fm_layer) + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
-    X = take(&memory, data.n_features, itemsize)
+    X = take(&memory, rows if data.is_uint8 else 0, data.n_features, itemsize)
     for i in range(net.n_layers):
-        net.layers[i].A = take(&memory, net.layers[i].W.cols, itemsize)
+        net.layers[i].A = take(&memory, rows, net.layers[i].W.cols, itemsize)
         net.layers[i].Z = net.layers[i].A
     last = &net.layers[net.n_layers - 1]
     block = data[0]
     row = start
     while row < stop:
-        n = min(<Py_ssize_t>BLOCK, stop - row)
+        n = X.rows = min(rows, stop - row)
         if data.is_uint8:
             block.X = <const char *>data.X + row * data.ldx
             kernels.gather(&block, NULL, n, &X)
@@ -84,8 +90,9 @@ cdef void predict_rows(
         if Z.data != NULL:
             last.Z = Z
             last.Z.data = <char *>Z.data + row * Z.ld * size
-        kernels.net_forward(&net, &X, 0, n)
+        not_finite += not kernels.net_forward(&net, &X, memory)
         row += n
+    return not_finite
 
 
 cdef class CompiledForward:
@@ -97,13 +104,17 @@ cdef class CompiledForward:
         self.bound = bound
 
     def run(self, X, out, Z, int n_threads):
-        """X (n, n_features), network's dtype or uint8 # IN, out, Z (n, n_outputs) or None # OUT"""
+        """X (n, n_features), network's dtype or uint8 # IN, out, Z (n, n_outputs) or None # OUT
+
+        Returns whether X is finite.
+        """
         cdef size_t itemsize = 4 if self.bound.dtype == 0 else 8
         cdef fm_matrix x = bind(X), a = bind(out), z
         cdef fm_data data
         cdef void *memory = NULL
+        cdef Py_ssize_t rows
         cdef size_t size
-        cdef int part
+        cdef int part, not_finite = 0
         cdef const fm_kernels *kernels = self.bound.kernels
         cdef const fm_net *net = &self.bound.net
         z.data = NULL
@@ -119,13 +130,21 @@ cdef class CompiledForward:
         data.X = x.data
         data.n_features = x.cols
         data.ldx = x.ld
-        data.is_uint8 = X.dtype == np.uint8
-        size = workspace_size(net, x.cols, itemsize)
+        data.is_uint8 = X.itemsize == 1
+        rows = min(<Py_ssize_t>BLOCK, (x.rows + n_threads - 1) // n_threads)
+        size = workspace_size(kernels, net, &data, rows, itemsize)
         if posix_memalign(&memory, CACHE_LINE, n_threads * size) != 0:
             raise MemoryError()
-        for part in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
-            predict_rows(
-                kernels, net, &data, x.rows * part // n_threads, x.rows * (part + 1) // n_threads,
-                <char *>memory + part * size, itemsize, a, z
-            )
+        if n_threads == 1:  # without the fraction of a microsecond that a team of one costs
+            with nogil:
+                not_finite = predict_rows(
+                    kernels, net, &data, 0, x.rows, <char *>memory, itemsize, a, z
+                )
+        else:
+            for part in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
+                not_finite += predict_rows(
+                    kernels, net, &data, x.rows * part // n_threads,
+                    x.rows * (part + 1) // n_threads, <char *>memory + part * size, itemsize, a, z
+                )
         free(memory)
+        return not_finite == 0

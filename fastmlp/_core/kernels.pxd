@@ -115,9 +115,8 @@ cdef extern from "fastmlp.h" nogil:
         void (*gather)(
             const fm_data *data, const Py_ssize_t *index, Py_ssize_t n,
             fm_matrix *X) noexcept nogil
-        void (*net_forward)(
-            const fm_net *net, const fm_matrix *X, Py_ssize_t start,
-            Py_ssize_t stop) noexcept nogil
+        size_t (*forward_scratch_size)(Py_ssize_t n, Py_ssize_t n_features) noexcept nogil
+        int (*net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) noexcept nogil
         size_t (*scratch_size)(const fm_net *net, const fm_batch *batch) noexcept nogil
         Py_ssize_t (*batch_rows)(
             const fm_net *net, const fm_data *data, fm_batch *batch, Py_ssize_t start,

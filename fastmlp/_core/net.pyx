@@ -4,6 +4,7 @@ import numpy as np
 
 from fastmlp.arena import aligned_empty, leading_dimension
 
+from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
@@ -25,9 +26,12 @@ cdef void *address(object array) except NULL:
 cdef fm_matrix bind(object array) except *:
     """A 2-D array with contiguous rows as the kernels see it."""
     cdef fm_matrix matrix
-    matrix.data = address(array)
-    matrix.rows, matrix.cols = array.shape
-    matrix.ld = array.strides[0] // array.itemsize
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
+    matrix.data = view.buf
+    matrix.rows, matrix.cols = view.shape[0], view.shape[1]
+    matrix.ld = view.strides[0] // view.itemsize
+    PyBuffer_Release(&view)
     return matrix
 
 

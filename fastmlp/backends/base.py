@@ -144,10 +144,11 @@ class Trainer(Protocol):
 class Predictor(Protocol):
     """A forward pass through all layers, set up once a network."""
 
-    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> None:
+    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> bool:
         """Outputs for `X` (n, n_inputs), of the network's dtype or uint8 pixels.
 
         Fills `out` (n, n_outputs), and `Z`, the last layer's pre-activation, where it is given.
+        Returns whether `X` is finite.
         """
 
 

@@ -205,8 +205,8 @@ class CompiledPredictor:
         self.multiply_adds = architecture.multiply_adds
         self.core = forward.CompiledForward(_bind(architecture, parameters, 0))
 
-    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> None:
-        self.core.run(X, out, Z, self.backend._threads(len(X) * self.multiply_adds))
+    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> bool:
+        return self.core.run(X, out, Z, self.backend._threads(len(X) * self.multiply_adds))
 
 
 def _many_zeros(X: Array) -> bool:

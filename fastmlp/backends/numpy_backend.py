@@ -216,7 +216,8 @@ class NumpyPredictor:
         self.architecture = architecture
         self.parameters = parameters
 
-    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> None:
+    def __call__(self, X: Array, out: Array, Z: Array | None = None) -> bool:
+        finite = True
         for start in range(0, len(X), self.BLOCK):
             rows = slice(start, start + self.BLOCK)
             block = scale_pixels(X[rows], self.architecture.dtype)
@@ -224,6 +225,8 @@ class NumpyPredictor:
             out[rows] = caches[-1].A
             if Z is not None:
                 Z[rows] = caches[-1].Z
+            finite &= bool(np.isfinite(block).all())
+        return finite
 
 
 def _limit(gradient: Array, options: StepOptions) -> float:
