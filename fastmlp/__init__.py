@@ -15,6 +15,7 @@ from typing import Any
 from fastmlp.activations import Activation
 from fastmlp.callbacks import Callback, Checkpoint, EarlyStopping
 from fastmlp.config import set_num_threads
+from fastmlp.custom_layer import Layer
 from fastmlp.gradient_check import check_gradient
 from fastmlp.history import History
 from fastmlp.layers import Dense
@@ -52,6 +53,7 @@ __all__ = [
     "Focal",
     "History",
     "Huber",
+    "Layer",
     "Loss",
     "MLPClassifier",
     "MLPFeatures",

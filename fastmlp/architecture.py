@@ -10,6 +10,7 @@ import numpy as np
 
 from fastmlp.activations import ACTIVATIONS, Activation
 from fastmlp.arena import Arena
+from fastmlp.custom_layer import Layer
 from fastmlp.layers import DENSE_OPTIONS, Dense
 from fastmlp.losses import LOSSES, Loss, get_loss, make_loss
 
@@ -27,13 +28,13 @@ class Architecture:
     """
 
     n_inputs: int
-    layers: tuple[Dense, ...]
+    layers: tuple[Dense | Layer, ...]
     loss: Loss
     dtype: np.dtype
 
     @classmethod
     def checked(
-        cls, n_inputs: int, layers: Sequence[Dense], loss: str | Loss, dtype: Any
+        cls, n_inputs: int, layers: Sequence[Dense | Layer], loss: str | Loss, dtype: Any
     ) -> Architecture:
         if isinstance(n_inputs, bool) or not hasattr(n_inputs, "__index__"):
             raise TypeError(f"n_inputs: expected an integer, got {type(n_inputs).__name__}")
@@ -43,7 +44,7 @@ class Architecture:
         if not layers:
             raise ValueError("layers: expected at least one layer, the output layer; got none")
         for i, layer in enumerate(layers):
-            if not isinstance(layer, Dense):
+            if not isinstance(layer, Dense | Layer):
                 raise TypeError(f"layers[{i}]: expected a layer, got {type(layer).__name__}")
         loss = get_loss(loss)
         output = layers[-1].activation
@@ -55,11 +56,6 @@ class Architecture:
                 f"loss: {loss.name} needs outputs {needed}; the last layer's activation is "
                 f"{output.name!r}"
             )
-        if loss.n_outputs not in (None, layers[-1].n_units):
-            raise ValueError(
-                f"loss: {loss} needs {loss.n_outputs} outputs, the last layer has "
-                f"{layers[-1].n_units}"
-            )
         dtype = np.dtype(dtype)
         if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
@@ -70,16 +66,25 @@ class Architecture:
                     f"dtype: expected {native.dtypes[0]}, for which layers[{i}]'s activation "
                     f"{layer.activation.name!r} has C functions; got {dtype}"
                 )
-        return cls(n_inputs.__index__(), layers, loss, dtype)
+        architecture = cls(n_inputs.__index__(), layers, loss, dtype)
+        if loss.n_outputs not in (None, architecture.n_outputs):
+            raise ValueError(
+                f"loss: {loss} needs {loss.n_outputs} outputs, the last layer has "
+                f"{architecture.n_outputs}"
+            )
+        return architecture
 
     @property
     def n_outputs(self) -> int:
-        return self.layers[-1].n_units
+        return self.widths[-1]
 
     @property
     def widths(self) -> list[int]:
         """Inputs and units of each layer: n_inputs, n_units, ..., n_outputs."""
-        return [self.n_inputs, *(layer.n_units for layer in self.layers)]
+        widths = [self.n_inputs]
+        for layer in self.layers:
+            widths.append(layer.n_units or widths[-1])
+        return widths
 
     @property
     def compiled(self) -> bool:
@@ -97,7 +102,7 @@ class Architecture:
         for i, (n_in, layer) in enumerate(zip(self.widths, self.layers, strict=False)):
             for name, shape, decays in layer.parameter_shapes(n_in):
                 shapes.append((f"{i}.{name}", shape, decays))
-        return Arena(shapes, self.dtype)
+        return Arena(shapes, self.dtype, len(self.layers))
 
     def check_trainable(self) -> None:
         """ValueError where a layer has no derivative."""
@@ -127,7 +132,7 @@ class Architecture:
 
     @classmethod
     def from_dict(
-        cls, description: Mapping[str, Any], custom: Mapping[str, Activation | Loss]
+        cls, description: Mapping[str, Any], custom: Mapping[str, Activation | Loss | Layer]
     ) -> Architecture:
         """Architecture of a description; `custom` gives the user's own parts by name."""
         activations = {**ACTIVATIONS, **custom}
@@ -138,8 +143,11 @@ class Architecture:
                 raise ValueError(f"{kind} {name!r} is not known; pass it in custom={{name: ...}}")
             return table[name]
 
-        layers = []
+        layers: list[Dense | Layer] = []
         for layer in description["layers"]:
+            if layer["type"] == "Layer":
+                layers.append(look_up(custom, "layer", layer["name"]))
+                continue
             if layer["type"] != "Dense":
                 raise ValueError(f"layer type {layer['type']!r} is not known")
             activation = look_up(activations, "activation", layer["activation"])

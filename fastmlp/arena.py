@@ -60,8 +60,11 @@ class Arena:
     Parameters
     ----------
     shapes : sequence of (name, shape, decays)
-        1-D or 2-D parameters in order; `decays` says whether weight decay applies.
+        1-D or 2-D parameters in order, named ``layer.parameter``; `decays` says whether weight
+        decay applies.
     dtype : numpy dtype
+    n_layers : int, default 0
+        Layers, of which the last may have no parameters.
 
     Attributes
     ----------
@@ -72,7 +75,12 @@ class Arena:
         Writable views into `flat`, one a segment.
     """
 
-    def __init__(self, shapes: Sequence[tuple[str, tuple[int, ...], bool]], dtype: np.dtype):
+    def __init__(
+        self,
+        shapes: Sequence[tuple[str, tuple[int, ...], bool]],
+        dtype: np.dtype,
+        n_layers: int = 0,
+    ):
         segments = []
         offset = 0
         for name, shape, decays in shapes:
@@ -81,6 +89,7 @@ class Arena:
             offset = segments[-1].stop
         self.dtype = dtype
         self.segments = tuple(segments)
+        self.n_layers = n_layers
         self._bind(np.zeros(offset, dtype))
 
     def _bind(self, values: np.ndarray) -> None:
@@ -101,7 +110,8 @@ class Arena:
 
     def like(self) -> Arena:
         """A zeroed arena of the same layout."""
-        return Arena([(s.name, s.shape, s.decays) for s in self.segments], self.dtype)
+        shapes = [(s.name, s.shape, s.decays) for s in self.segments]
+        return Arena(shapes, self.dtype, self.n_layers)
 
     def over(self, flat: np.ndarray) -> Arena:
         """An arena of the same layout over memory of one's own, used where it lies.
@@ -115,16 +125,23 @@ class Arena:
             )
         arena = Arena.__new__(Arena)
         arena.dtype, arena.segments, arena.flat = self.dtype, self.segments, flat
+        arena.n_layers = self.n_layers
         arena.views = [arena._view(segment) for segment in arena.segments]
         return arena
 
     def pairs(self) -> list[tuple[np.ndarray, ...]]:
-        """The views grouped by layer: ``[(W, b), ...]``."""
-        return list(zip(self.views[::2], self.views[1::2], strict=True))
+        """The views grouped by layer: ``[(W, b), ...]``, () for a layer without parameters."""
+        n_layers = max(self.n_layers, 1 + self.segments[-1].layer if self.segments else 0)
+        groups: list[tuple[np.ndarray, ...]] = [()] * n_layers
+        for segment, view in zip(self.segments, self.views, strict=True):
+            groups[segment.layer] += (view,)
+        return groups
 
     def __getstate__(self) -> dict:
-        return {"dtype": self.dtype, "segments": self.segments, "flat": np.array(self.flat)}
+        parts = {"dtype": self.dtype, "segments": self.segments, "n_layers": self.n_layers}
+        return {**parts, "flat": np.array(self.flat)}
 
     def __setstate__(self, state: dict) -> None:
         self.dtype, self.segments = state["dtype"], state["segments"]
+        self.n_layers = state["n_layers"]
         self._bind(state["flat"])

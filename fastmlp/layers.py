@@ -161,7 +161,9 @@ class Dense:
         """Name, shape and "does it decay" of each parameter."""
         return [("W", (n_in, self.n_units), True), ("b", (self.n_units,), False)]
 
-    def initialize(self, rng: np.random.Generator, parameters: tuple[Array, ...]) -> None:
+    def initialize(
+        self, rng: np.random.Generator, n_in: int, parameters: tuple[Array, ...]
+    ) -> None:
         W, b = parameters
         init = get_initializer(self.init or self.activation.default_init)
         weights = np.asarray(init(rng, *W.shape))

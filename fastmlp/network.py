@@ -19,6 +19,7 @@ from fastmlp.arena import Arena
 from fastmlp.backends import get_backend, load_compiled
 from fastmlp.backends.base import Predictor, StepOptions
 from fastmlp.callbacks import Callback
+from fastmlp.custom_layer import Layer
 from fastmlp.exchange import arrays
 from fastmlp.exchange.c_header import c_header
 from fastmlp.exchange.onnx_model import onnx_model
@@ -105,7 +106,7 @@ class Network:
     def __init__(
         self,
         n_inputs: int,
-        layers: Sequence[Dense],
+        layers: Sequence[Dense | Layer],
         *,
         loss: str | Loss,
         dtype: Any = "float32",
@@ -114,8 +115,10 @@ class Network:
     ):
         architecture = Architecture.checked(n_inputs, layers, loss, dtype)
         self._bind(architecture, architecture.new_parameters(), seed, backend)
-        for layer, values in zip(architecture.layers, self.parameters, strict=True):
-            layer.initialize(self.rng, values)
+        for layer, n_in, values in zip(
+            architecture.layers, architecture.widths[:-1], self.parameters, strict=True
+        ):
+            layer.initialize(self.rng, n_in, values)
 
     def _bind(self, architecture: Architecture, arena: Arena, seed: Any, backend: str) -> None:
         self.architecture = architecture
@@ -710,11 +713,13 @@ class Network:
     def __repr__(self) -> str:
         a = self.architecture
         lines = [f"Network({a.n_inputs} inputs, {a.loss}, {a.dtype}, {self.backend.name} backend)"]
-        for n_in, layer in zip(a.widths, a.layers, strict=False):
-            count = sum(int(np.prod(shape)) for _, shape, _ in layer.parameter_shapes(n_in))
-            kind = type(layer).__name__
-            shape = f"{n_in} -> {layer.n_units}"
-            lines.append(f"  {kind:<8}{shape:<16}{layer.activation.name:<12}{count:>12,}")
+        for layer, values, n_in, n_out in zip(
+            a.layers, self.parameters, a.widths[:-1], a.widths[1:], strict=True
+        ):
+            name = layer.name if isinstance(layer, Layer) else layer.activation.name
+            count = sum(value.size for value in values)
+            kind, shape = type(layer).__name__, f"{n_in} -> {n_out}"
+            lines.append(f"  {kind:<8}{shape:<16}{name:<12}{count:>12,}")
         lines.append(f"  {'parameters':<36}{self.arena.size:>12,}")
         return "\n".join(lines)
 

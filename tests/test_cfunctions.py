@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +142,22 @@ def test_the_same_bits_for_any_number_of_threads(in_c, monkeypatch):
         finally:
             set_num_threads(None)
     assert len(results) == 1
+
+
+def test_the_readmes_numba():
+    pytest.importorskip("numba")
+    readme = Path(__file__).parents[1] / "README.md"
+    if not readme.is_file():
+        pytest.skip("needs the README beside the tests")
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = [block for block in blocks if "from numba" in block]
+    names = {"Activation": Activation}
+    exec(block, names)
+    net = network(names["softsign"], "identity", "auto", "float32")
+    X, _ = data("float32")
+    (W, b), (V, c) = net.parameters
+    Z = X @ W + b
+    np.testing.assert_allclose(net.predict(X), Z / (1 + np.abs(Z)) @ V + c, rtol=1e-4, atol=1e-5)
 
 
 def test_numba(backend, dtype):

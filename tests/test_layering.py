@@ -26,6 +26,7 @@ ORDER = [
     "schedules",
     "optimizers",
     "layers",
+    "custom_layer",
     "architecture",
     "propagation",
     "mapped",

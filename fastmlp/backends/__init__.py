@@ -77,8 +77,8 @@ def get_backend(name: str = "auto", *, compilable: bool = True) -> Backend:
         return _numpy()
     if not compilable:
         raise ValueError(
-            "backend: expected 'auto' or 'numpy' for a network with an activation or loss of your "
-            "own, which runs on NumPy; got 'compiled'"
+            "backend: expected 'auto' or 'numpy' for a network with an activation, a loss or a "
+            "layer of your own, which runs on NumPy; got 'compiled'"
         )
     backend = load_compiled()
     if backend is not None:

@@ -27,6 +27,7 @@ from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
 from fastmlp.backends.base import PLAIN, EpochResult, StepOptions, TrainingData
+from fastmlp.layers import Dense
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
 
@@ -225,6 +226,7 @@ def _bind(
 ) -> net.BoundNet:
     layers = []
     for i, (layer, (W, b)) in enumerate(zip(architecture.layers, parameters.pairs(), strict=True)):
+        assert isinstance(layer, Dense)  # others run on NumPy
         description = {
             "activation": layer.activation.code,
             "W": W,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastmlp.custom_layer import Layer
 from fastmlp.layers import Dense
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ def prediction_steps(network: Network, target: str) -> list[Step]:
 @singledispatch
 def layer_steps(layer: Any, parameters: tuple[Array, ...]) -> list[Step]:
     raise ValueError(f"a {type(layer).__name__} layer")
+
+
+@layer_steps.register
+def _(layer: Layer, parameters: tuple[Array, ...]) -> list[Step]:
+    raise ValueError(f"layer {layer.name!r} of your own")
 
 
 @layer_steps.register
