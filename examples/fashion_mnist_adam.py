@@ -6,11 +6,13 @@
 # images.
 
 # %%
+from collections import Counter
+
 import matplotlib.pyplot as plt
-import numpy as np
 
 from fastmlp import Adam, Dense, Network
 from fastmlp.datasets import load_fashion_mnist
+from fastmlp.plots import confusion_matrix, learning_curves
 
 EPOCHS = 10
 
@@ -53,25 +55,23 @@ print(f"test images: loss {test['loss']:.3f}, accuracy {test['accuracy']:.3f}")
 # batch before its update; so early on the validation, measured after the epoch, is ahead.
 
 # %%
-plt.style.use("tableau-colorblind10")
-figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-for ax, name in zip(axes, ("loss", "accuracy")):
-    ax.plot(history["epoch"], history[name], "o-", label="training")
-    ax.plot(history["epoch"], history[f"val_{name}"], "s--", label="validation")
-    ax.set(xlabel="epoch", ylabel=name)
-axes[0].legend()
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+learning_curves(history, "loss", ax=axes[0])
+learning_curves(history, "accuracy", ax=axes[1])
 figure.savefig("fashion_mnist_adam.png")
 
 # %% [markdown]
 # ## Which classes are mistaken for which
+#
+# Rows are what the picture shows, columns what the network takes it for.
 
 # %%
 predicted = net.predict(data.X_test).argmax(axis=1)
-confusion = np.zeros((10, 10), int)
-np.add.at(confusion, (data.y_test, predicted), 1)
-mistakes = confusion - np.diag(confusion.diagonal())
+ax = confusion_matrix(data.y_test, predicted, data.target_names)
+ax.figure.savefig("fashion_mnist_adam_mistakes.png")
+
 print("\nmost frequent mistakes on the test images")
-for index in mistakes.ravel().argsort()[:-6:-1]:
-    true, taken = np.unravel_index(index, mistakes.shape)
-    count, (name, other) = mistakes[true, taken], (data.target_names[k] for k in (true, taken))
-    print(f"  {count:4} of {confusion[true].sum()} {name} taken for {other}")
+mistakes = Counter(zip(data.y_test, predicted))
+for (true, taken), count in mistakes.most_common():
+    if true != taken and count > 60:
+        print(f"{count:5} times {data.target_names[true]} taken for {data.target_names[taken]}")

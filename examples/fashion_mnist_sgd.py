@@ -12,6 +12,7 @@ import numpy as np
 
 from fastmlp import SGD, Dense, Network
 from fastmlp.datasets import load_fashion_mnist
+from fastmlp.plots import class_probabilities, learning_curves
 
 EPOCHS = 50
 
@@ -38,13 +39,9 @@ print(f"{sum(history['seconds']):.1f} s of training")
 # wavers: the rest of the training is spent on these 60,000 images rather than on clothing.
 
 # %%
-plt.style.use("tableau-colorblind10")
-figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-for ax, name in zip(axes, ("loss", "accuracy")):
-    ax.plot(history["epoch"], history[name], label="training")
-    ax.plot(history["epoch"], history[f"val_{name}"], "--", label="test")
-    ax.set(xlabel="epoch", ylabel=name)
-axes[0].legend()
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+learning_curves(history, "loss", ax=axes[0])
+learning_curves(history, "accuracy", ax=axes[1])
 figure.savefig("fashion_mnist_sgd.png")
 
 # %% [markdown]
@@ -62,17 +59,14 @@ chosen = {
     "sure and wrong": np.where(is_right, 0, ranked[:, -1]).argmax(),
     "undecided": (ranked[:, -1] - ranked[:, -2]).argmin(),
 }
-figure, axes = plt.subplots(2, 3, figsize=(8, 5), layout="constrained", height_ratios=[2, 3])
-for (title, i), image, bars in zip(chosen.items(), *axes):
-    image.imshow(data.X_test[i].reshape(28, 28), cmap="gray_r")
-    image.set_title(f"{title}: {data.target_names[data.y_test[i]]}")
-    image.axis("off")
-    colors = ["C1" if k == data.y_test[i] else "C0" for k in range(10)]
-    bars.barh(data.target_names, probabilities[i], color=colors)
-    bars.set(xlim=(0, 1), xlabel="probability")
-    bars.invert_yaxis()
-    bars.label_outer()
-    print(f"\ntest image {i}, {title}: {data.target_names[data.y_test[i]]}")
+for name, i in chosen.items():
+    print(f"\ntest image {i}, {name}: {data.target_names[data.y_test[i]]}")
     for k in probabilities[i].argsort()[:-4:-1]:
         print(f"  {data.target_names[k]:12} {probabilities[i, k]:.3f}")
-figure.savefig("fashion_mnist_sgd_probabilities.png")
+
+# %%
+rows = list(chosen.values())
+ax = class_probabilities(
+    data.X_test[rows], probabilities[rows], data.y_test[rows], data.target_names
+)
+ax.figure.savefig("fashion_mnist_sgd_probabilities.png")

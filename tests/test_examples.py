@@ -125,7 +125,8 @@ def test_fashion_mnist_adam(run):
     names = run("fashion_mnist_adam", EPOCHS=3)
     assert len(names["history"]) == 3
     assert names["history"]["val_accuracy"][-1] > 0.6
-    assert names["confusion"].sum() == N_TEST
+    assert names["mistakes"].total() == N_TEST
+    assert Path("fashion_mnist_adam_mistakes.png").is_file()
 
 
 def test_fashion_mnist_sgd(run):
@@ -134,6 +135,7 @@ def test_fashion_mnist_sgd(run):
     np.testing.assert_allclose(names["probabilities"].sum(axis=1), 1, rtol=1e-5)
     chosen = names["chosen"]
     assert not names["is_right"][chosen["sure and wrong"]]
+    assert Path("fashion_mnist_sgd_probabilities.png").is_file()
 
 
 def test_mnist_sample_by_sample(run):
