@@ -1,4 +1,4 @@
-"""The command line: ``fastmlp train | evaluate | predict | info | bench``.
+"""The command line: ``fastmlp train | runs | evaluate | predict | export | info | bench``.
 
 Exit codes: 0 done; 1 failed, and one line on standard error says why; 2 wrong usage; 130 Ctrl-C.
 What a user can put right shows no traceback; a mistake of this package does.
@@ -11,7 +11,6 @@ import json
 import sys
 import warnings
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,16 +19,16 @@ import numpy as np
 import typer
 from typer.core import TyperGroup
 
-from fastmlp import datasets, runtime, serialization
+from fastmlp import comparison, datasets, report, runtime, serialization
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.bench.command import bench
 from fastmlp.config import set_num_threads
 from fastmlp.datasets import Dataset
-from fastmlp.layers import Dense
+from fastmlp.experiments import Experiment, find_experiments
+from fastmlp.jobs import Job
 from fastmlp.network import Network
-from fastmlp.optimizers import SGD, Adagrad, Adam, AdamW, Nadam, Optimizer, RMSprop
-from fastmlp.scaling import Scaling
-from fastmlp.tables import load_table, read_table
+from fastmlp.settings import OPTIMIZER_NAMES, RECIPES, SCHEDULES, Settings, check_optimizer
+from fastmlp.tables import read_table
 from fastmlp.training import DivergenceError
 from fastmlp.validation import check_inputs
 from fastmlp.version import __version__
@@ -37,53 +36,9 @@ from fastmlp.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fastmlp.history import History
-
 __all__ = ["app", "main"]
 
 Array = np.ndarray
-
-
-# --- What is chosen where nothing is said ---------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a data set is learned; `learning_rate` is for Adam and its kin."""
-
-    layers: tuple[int, ...]
-    learning_rate: float
-    batch_size: int
-    epochs: int
-    standardize: bool = False
-
-
-RECIPES = {
-    "digits": Recipe((256,), learning_rate=3e-3, batch_size=32, epochs=30),
-    "iris": Recipe((16,), learning_rate=2e-2, batch_size=16, epochs=60, standardize=True),
-    "mnist": Recipe((256, 128), learning_rate=1e-3, batch_size=64, epochs=3),
-    "fashion_mnist": Recipe((256, 128), learning_rate=1e-3, batch_size=64, epochs=5),
-}
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    kind.__name__.lower(): kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW, Nadam)
-}
-
-
-def recipe_of_table(X: Array) -> Recipe:
-    """Few rows want many epochs. Pixels share one unit; the columns of a table rarely do."""
-    epochs = int(np.clip(300_000 // len(X), 5, 60))
-    return Recipe((64,), 5e-3, batch_size=32, epochs=epochs, standardize=X.dtype != np.uint8)
-
-
-@dataclass(frozen=True)
-class LinearDecay:
-    """Learning rate that falls from `rate` to 0 over a fit: the last steps settle the weights."""
-
-    rate: float
-    n_steps: int
-
-    def __call__(self, step: int) -> float:
-        return self.rate * (1 - step / self.n_steps)
 
 
 # --- Errors ---------------------------------------------------------------------------------------
@@ -173,6 +128,15 @@ def parse_layers(text: str) -> tuple[int, ...]:
     return units
 
 
+def parse_rate(text: str) -> float | str:
+    if text.lower() == "auto":
+        return "auto"
+    with suppress(ValueError):
+        if 0 <= float(text) < np.inf:
+            return float(text)
+    raise typer.BadParameter(f"{text!r}: expected a number in [0, inf) or auto.")
+
+
 HIDDEN = [name for name, record in ACTIVATIONS.items() if record.differentiable]
 HELD_OUT = "Share of a file to test on, 0.2 if not given."
 
@@ -185,9 +149,10 @@ Layers = Annotated[
 ]
 Activation = Annotated[str, choice("Of hidden layers", HIDDEN)]
 Dtype = Annotated[str, choice("Precision", ("float32", "float64"))]
-Rule = Annotated[str, choice("Update rule", [*OPTIMIZERS])]
-Rate = Annotated[float | None, option("Size of a step.", metavar="X", min=0)]
-Decay = Annotated[bool, option("Let the learning rate fall to 0.", "--decay/--no-decay")]
+Rule = Annotated[str, choice("Update rule", [*OPTIMIZER_NAMES])]
+Rate = Annotated[Any, option("Size of a step; auto finds one.", parser=parse_rate, metavar="X")]
+ScheduleName = Annotated[str, choice("Of the learning rate", [*SCHEDULES])]
+Warmup = Annotated[float, option("Epochs in which the rate rises.", metavar="N", min=0)]
 Momentum = Annotated[float | None, option("Of sgd.", metavar="X", min=0)]
 Epochs = Annotated[int | None, option("Passes over the data.", metavar="N", min=1)]
 BatchSize = Annotated[int | None, option("Samples a step.", metavar="N", min=1)]
@@ -198,6 +163,22 @@ Label = Annotated[
 ]
 Task = Annotated[str | None, choice("Kind of labels of a file", ("classification", "regression"))]
 TestFraction = Annotated[float | None, option(HELD_OUT, metavar="X", min=0, max=0.9)]
+ValidationFraction = Annotated[
+    float | None,
+    option("Share of the training data to validate on, 0.1 with --patience.", metavar="X",
+           min=0, max=0.9),
+]  # fmt: skip
+Patience = Annotated[
+    int | None, option("Stop after N epochs without improvement.", metavar="N", min=1)
+]
+TimeLimit = Annotated[float | None, option("Stop after so many seconds.", metavar="S", min=0)]
+RunDir = Annotated[Path | None, option("Keep everything in a new folder.", metavar="FOLDER")]
+Overwrite = Annotated[bool, option("Replace the experiment in --run-dir.", "--overwrite")]
+Resume = Annotated[Path | None, option("Go on in the folder of --run-dir.", metavar="FOLDER")]
+Plots = Annotated[Path | None, option("Write pictures to a folder.", "--plot", metavar="FOLDER")]
+Events = Annotated[
+    Path | None, option("Write events for TensorBoard.", "--tensorboard", metavar="FOLDER")
+]
 Threads = Annotated[int | None, option("Most threads to use.", metavar="N", min=1)]
 Backend = Annotated[str, choice("What computes", ("auto", "compiled", "numpy"))]
 Out = Annotated[Path | None, option("File to write the result to.", metavar="FILE")]
@@ -223,58 +204,7 @@ def load_named(name: str) -> Dataset:
     return dataset
 
 
-def fit(net: Network, data: Dataset, standardize: bool, **settings: Any) -> History:
-    """Train `net`, standardised or not; afterwards it takes and gives raw values."""
-    X, y, X_test, y_test = data.X_train, data.y_train, data.X_test, data.y_test
-    inputs = Scaling.of(X) if standardize else None
-    outputs = Scaling.of(y) if standardize and not data.target_names else None
-    if inputs:
-        X, X_test = inputs.apply(X), inputs.apply(X_test)
-    if outputs:
-        y, y_test = outputs.apply(y), outputs.apply(y_test)
-    held_out = (X_test, y_test) if len(X_test) else None
-    history = net.fit(X, y, validation_data=held_out, verbose=int(sys.stderr.isatty()), **settings)
-    if inputs:
-        before = net.predict(X[:1000])
-        inputs.fold_into_inputs(net)
-        if not np.allclose(net.predict(data.X_train[:1000]), before, rtol=0, atol=0.01):
-            dtype = net.architecture.dtype
-            complain(f"warning: {dtype} is too coarse for these raw inputs: use --dtype float64")
-    if outputs:
-        outputs.fold_into_outputs(net)
-    return history
-
-
 # --- Networks and what they answer ----------------------------------------------------------------
-
-
-def new_network(data: Dataset, hidden: Sequence[int], activation: str, **settings: Any) -> Network:
-    layers = [Dense(units, activation) for units in hidden]
-    if data.target_names:
-        layers.append(Dense(len(data.target_names), "softmax"))
-    else:
-        layers.append(Dense(data.y_train[0].size))
-    loss = "cross_entropy" if data.target_names else "mse"
-    net = Network(data.X_train.shape[1], layers, loss=loss, **settings)
-    for X in (data.X_train, data.X_test):
-        if len(X):
-            check_inputs(X, net.architecture)
-    return net
-
-
-def new_optimizer(
-    name: str, rate: float | None, momentum: float | None, recipe: Recipe
-) -> Optimizer:
-    kind = OPTIMIZERS[name]
-    if momentum is not None and kind is not SGD:
-        raise typer.BadParameter(f"is for sgd, not for {name}.", param_hint="--momentum")
-    if rate is None and issubclass(kind, Adam):
-        rate = recipe.learning_rate
-    settings = {"lr": rate, "momentum": momentum}
-    try:
-        return kind(**{name: value for name, value in settings.items() if value is not None})
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=name) from None
 
 
 def load_model(path: Path, backend: str = "auto") -> Network:
@@ -403,12 +333,14 @@ def fastmlp(version: Version = False) -> None:
 
 @app.command()
 def train(
+    ctx: typer.Context,
     data: Data = "digits",
     layers: Layers = None,
     activation: Activation = "relu",
     optimizer: Rule = "adam",
     learning_rate: Rate = None,
-    decay: Decay = True,
+    schedule: ScheduleName = "linear",
+    warmup: Warmup = 0.0,
     momentum: Momentum = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -417,9 +349,17 @@ def train(
     label: Label = None,
     task: Task = None,
     test_fraction: TestFraction = None,
+    validation_fraction: ValidationFraction = None,
+    patience: Patience = None,
+    time_budget: TimeLimit = None,
     dtype: Dtype = "float32",
     backend: Backend = "auto",
     threads: Threads = None,
+    run_dir: RunDir = None,
+    overwrite: Overwrite = False,
+    resume: Resume = None,
+    plot: Plots = None,
+    tensorboard: Events = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -431,40 +371,85 @@ def train(
     \b
     fastmlp train
     fastmlp train mnist --epochs 5 --out mnist.safetensors
-    fastmlp train houses.csv --label price --layers 128,64
+    fastmlp train houses.csv --label price --layers 128,64 --patience 5
+    fastmlp train mnist --run-dir runs/first --plot pictures
+    fastmlp train --resume runs/first
     """  # noqa: D301
-    name = name_of(data)
-    for flag, value in {"--label": label, "--task": task, "--test-fraction": test_fraction}.items():
-        if name and value is not None:
-            raise typer.BadParameter(f"is for CSV and npz files, not for {name}.", param_hint=flag)
     check_out(out)
     set_num_threads(threads)
     with users_mistakes():
-        fraction = 0.2 if test_fraction is None else test_fraction
-        loaded = load_named(name) if name else load_table(data, label, task, fraction, seed)
-        recipe = RECIPES[name] if name else recipe_of_table(loaded.X_train)
-        hidden = recipe.layers if layers is None else layers
-        rule = new_optimizer(optimizer, learning_rate, momentum, recipe)
-        net = new_network(loaded, hidden, activation, dtype=dtype, seed=seed, backend=backend)
+        if plot is not None:
+            report.check_matplotlib()
+    if resume is not None:
+        check_resumed_options(ctx)
+        job, net, experiment = reopen(resume, epochs)
+    else:
+        name = name_of(data)
+        table_only = {"--label": label, "--task": task, "--test-fraction": test_fraction}
+        for flag, value in table_only.items():
+            if name and value is not None:
+                raise typer.BadParameter(
+                    f"is for CSV and npz files, not for {name}.", param_hint=flag
+                )
+        try:
+            check_optimizer(optimizer, learning_rate, momentum)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        if validation_fraction is None:
+            validation_fraction = 0.1 if patience else 0.0
+        settings = Settings(
+            data=name or data,
+            label=label,
+            task=task,
+            test_fraction=test_fraction,
+            validation_fraction=validation_fraction,
+            layers=layers,
+            activation=activation,
+            dtype=dtype,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            schedule=schedule,
+            warmup=warmup,
+            epochs=epochs,
+            batch_size=batch_size,
+            standardize=standardize,
+            patience=patience,
+            time_budget=time_budget,
+            seed=seed,
+            backend=backend,
+        )
+        with users_mistakes():
+            job = Job(settings)
+            net = job.new_network()
+        job.choose_rate(net)
+        experiment = new_experiment(run_dir, job, overwrite)
+    with users_mistakes():
         n_threads = net.backend.thread_limit()
-    if standardize is None:
-        standardize = recipe.standardize
-    n_train, n_test = len(loaded.X_train), len(loaded.X_test)
-    epochs, batch_size = epochs or recipe.epochs, batch_size or recipe.batch_size
-    peak: Any = rule.lr
-    schedule = LinearDecay(peak, epochs * -(-n_train // batch_size)) if decay else peak
-    settings = {"epochs": epochs, "batch_size": batch_size}
-
-    history = fit(net, loaded, standardize, optimizer=replace(rule, lr=schedule), **settings)
-    classes = list(loaded.target_names)
-    pixels = loaded.X_train.dtype == np.uint8
-    net.metadata = {"dataset": loaded.name, "classes": classes, "label": label, "pixels": pixels}
-    scores = scores_of(net, loaded.X_test, loaded.y_test) if n_test else None
+        callbacks = job.callbacks(experiment, tensorboard)
+    settings = job.settings
+    verbose = int(sys.stderr.isatty())
+    reason = job.fit(net, callbacks, verbose).stop_reason
+    history = net.history
+    if not job.is_exact(net):
+        dtype = str(net.architecture.dtype)
+        complain(f"warning: {dtype} is too coarse for these raw inputs: use --dtype float64")
+    best, loaded = job.ready(net), job.data
+    scores = scores_of(best, loaded.X_test, loaded.y_test) if len(loaded.X_test) else None
     if out:
-        net.save(out)
+        best.save(out)
+    if experiment is not None:
+        result = {"test": scores, "stop_reason": reason, "epochs": history.last_epoch}
+        with users_mistakes():
+            experiment.write("result.json", result)
+        with suppress(ImportError):
+            report.check_matplotlib()
+            report.draw_curves(experiment.path("curves.png"), history)
+    drawn = report.draw_everything(plot, job, best, history) if plot is not None else []
 
-    seconds = sum(history["seconds"])
-    speed = n_train * epochs / seconds
+    classes, n_train, n_test = list(loaded.target_names), len(loaded.X_train), len(loaded.X_test)
+    seconds = np.array(history["seconds"])
+    speed = float(seconds @ history["samples_per_second"] / seconds.sum())
     document = {
         "dataset": loaded.name,
         "n_train": n_train,
@@ -472,30 +457,97 @@ def train(
         "classes": classes,
         "architecture": net.architecture.to_dict(),
         "parameters": net.arena.size,
-        "optimizer": rule.describe() | {"decay": decay},
-        **settings,
-        "standardize": standardize,
-        "seed": seed,
+        "optimizer": job.rule.describe(),
+        "schedule": settings.schedule,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "standardize": settings.standardize,
+        "seed": settings.seed,
         "backend": net.backend.name,
         "threads": n_threads,
         "history": history.records,
-        "seconds": seconds,
+        "stop_reason": reason,
+        "seconds": sum(history["seconds"]),
         "samples_per_second": speed,
         "test": scores,
         "saved": str(out) if out else None,
+        "run_dir": str(experiment.folder) if experiment else None,
     }
-    units = "-".join(map(str, net.architecture.widths)) + (f" {activation}" if hidden else "")
+    hidden = f" {settings.activation}" if settings.layers else ""
+    units = "-".join(map(str, net.architecture.widths)) + hidden
     kind = f"{len(classes)} classes" if classes else "regression"
-    rate = f"learning rate {peak:g}{' falling to 0' if decay else ''}"
+    rate = f"learning rate {settings.learning_rate:g}{RATES.get(settings.schedule, '')}"
+    epochs_done = f"{history.last_epoch} epochs"
+    if reason != "epochs":
+        epochs_done += f" of {settings.epochs} ({REASONS.get(str(reason), reason)})"
+    rule_name = type(job.rule).__name__
     lines = {
         "data": f"{loaded.name}: {n_train:,} training and {n_test:,} test samples, {kind}",
         "network": f"{units}, {net.arena.size:,} parameters, {net.backend.name} backend",
-        "training": f"{type(rule).__name__}, {rate}, batch {batch_size}, {epochs} epochs",
-        "time": f"{seconds:.3g} s, {speed:,.0f} samples/s",
+        "training": f"{rule_name}, {rate}, batch {settings.batch_size}, {epochs_done}",
+        "time": f"{seconds.sum():.3g} s, {speed:,.0f} samples/s",
         "test": in_words(scores) if scores else "no samples held out",
         "saved": str(out) if out else "no; --out FILE saves the network",
     }
+    if experiment is not None:
+        lines["saved"] = str(out) if out else str(experiment.path("best.safetensors"))
+        lines["run"] = str(experiment.folder)
+    if drawn:
+        lines["pictures"] = f"{plot}: {', '.join(drawn)}"
     show(document, lines, as_json)
+
+
+# What is said of them in the summary.
+RATES = {"constant": "", "linear": " falling to 0"} | {
+    name: f" ({name})" for name in SCHEDULES if name not in ("constant", "linear")
+}
+REASONS = {"EarlyStopping": "no improvement any more", "TimeBudget": "time is up"}
+# What one may say beside --resume; everything else is in the folder.
+WITH_RESUME = ("resume", "epochs", "threads", "plot", "tensorboard", "out", "as_json")
+
+
+def new_experiment(folder: Path | None, job: Job, overwrite: bool) -> Experiment | None:
+    if folder is None:
+        if overwrite:
+            raise typer.BadParameter("is for --run-dir.", param_hint="--overwrite")
+        return None
+    try:
+        return Experiment.create(folder, job.to_dict(), overwrite=overwrite)
+    except FileExistsError as error:
+        if error.errno:  # of the system: a file is in the way
+            raise
+        advice = "" if "no experiment" in str(error) else "; go on with --resume, or --overwrite it"
+        raise UserError(f"--run-dir: {error}{advice}") from error
+
+
+def check_resumed_options(ctx: typer.Context) -> None:
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(str(parameter.name))
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name not in WITH_RESUME:
+            flag = parameter.opts[0] if parameter.name != "data" else "DATASET"
+            raise typer.BadParameter("is in the folder of --resume already.", param_hint=flag)
+
+
+def reopen(folder: Path, epochs: int | None) -> tuple[Job, Network, Experiment | None]:
+    """An unfinished experiment and its network; `epochs` in all, more than before."""
+    with users_mistakes():
+        experiment = Experiment.open(folder)
+        experiment.remove_leftovers()
+        job = Job.from_dict(experiment.settings)
+        path = experiment.path("checkpoint.safetensors")
+        if not path.exists():  # it ended before the first epoch did
+            net = job.new_network()
+        else:
+            net = Network.load(path, backend=job.settings.backend)
+        job.extend(epochs)
+    wanted, done = job.settings.epochs, net.history.last_epoch
+    assert wanted is not None
+    if done >= wanted or (experiment.result is not None and epochs is None):
+        raise UserError(f"{folder}: finished, after {done} of {wanted} epochs; --epochs N for more")
+    if epochs is not None:
+        experiment.write("settings.json", job.to_dict())
+    return job, net, experiment
 
 
 @app.command()
@@ -628,6 +680,57 @@ def info(
         print(net)
     lines = {name: str(value) for name, value in net.metadata.items()}
     show({**parts, "metadata": net.metadata}, lines, as_json)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where run folders are.")],
+    sort: Annotated[
+        str, option("A score or a setting: val_loss, learning_rate...", metavar="NAME")
+    ] = "run",
+    plot: Annotated[Path | None, option("Draw the runs' curves to a file.", metavar="FILE")] = None,
+    quantity: Annotated[
+        str | None, option("What --plot draws; val_loss if there is.", metavar="NAME")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the experiments in a folder and below, and compare them.
+
+    Losses are those of the last epoch's training, val columns the best of all epochs: of the
+    validation part, or of the test set where none was split off. The best scores are bold.
+
+    \b
+    fastmlp runs runs
+    fastmlp runs runs --sort val_loss --plot runs.png
+    """  # noqa: D301
+    from rich.console import Console
+
+    with users_mistakes():
+        if plot is not None:
+            report.check_matplotlib()
+            check_out(plot)
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder")
+        experiments = find_experiments(folder)
+        if not experiments:
+            raise ValueError(f"{folder}: no experiments; fastmlp train --run-dir makes one")
+        described = [comparison.describe(experiment, folder) for experiment in experiments]
+        known = {*comparison.SCORES, "run", "epochs_done", *described[0]["settings"]}
+        if sort not in known:
+            raise ValueError(f"--sort: {sort!r} is none of {', '.join(sorted(known))}")
+        ordered = sorted(described, key=comparison.sort_key(sort))
+        if plot is not None:
+            histories = {d["run"]: e.history for d, e in zip(described, experiments, strict=True)}
+            report.draw_runs(plot, histories, quantity)
+    if as_json:
+        show({"runs": ordered}, {}, as_json)
+        return
+    table, lines = comparison.table_of(ordered)
+    console = Console(highlight=False)
+    console.print(table)
+    print()
+    for line in lines:
+        console.print(line)
 
 
 app.command()(bench)

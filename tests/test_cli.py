@@ -23,7 +23,9 @@ from fastmlp import Dense, Network, cli, config
 from fastmlp.backends import load_compiled
 from fastmlp.cli import app
 from fastmlp.datasets import Dataset, load_iris
+from fastmlp.jobs import Job
 from fastmlp.scaling import Scaling
+from fastmlp.settings import OPTIMIZER_NAMES
 from fastmlp.tables import holds_classes, split
 
 TIMEOUT = 120
@@ -209,7 +211,7 @@ def test_layers(options, expected):
     assert [layer["n_units"] for layer in layers] == expected
 
 
-@pytest.mark.parametrize("optimizer", cli.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZER_NAMES)
 def test_every_optimizer_learns(optimizer):
     options = ("--learning-rate", 0.02, "--epochs", 200)
     result = document("train", "iris", "--optimizer", optimizer, *options)
@@ -240,7 +242,7 @@ def test_the_learning_rate_falls_to_zero_unless_it_shall_not():
     falling = [record["lr"] for record in document("train", "iris", "--epochs", 4)["history"]]
     # 120 samples in batches of 16: 8 steps an epoch, and the rate of an epoch's last one.
     np.testing.assert_allclose(falling, 0.02 * (1 - np.array([7, 15, 23, 31]) / 32))
-    constant = document("train", "iris", "--epochs", 4, "--no-decay")["history"]
+    constant = document("train", "iris", "--epochs", 4, "--schedule", "constant")["history"]
     assert [record["lr"] for record in constant] == [0.02] * 4
 
 
@@ -680,7 +682,7 @@ USAGE = [
     ("train --learning-rate -1", "--learning-rate"),
     ("train --learning-rate inf", "[0, inf)"),
     ("train --momentum 0.9", "is for sgd, not for adam"),
-    ("train --optimizer sgd --momentum 1", "momentum: expected a number in [0, 1)"),
+    ("train --optimizer sgd --momentum 2", "momentum: expected a number in [0, 1]"),
     ("train digits --label x", "--label: is for CSV and npz files, not for digits"),
     ("train digits --task regression", "--task: is for CSV and npz files"),
     ("train digits --test-fraction 0.5", "--test-fraction: is for CSV and npz files"),
@@ -796,7 +798,7 @@ def test_a_download_that_fails_is_one_line(monkeypatch):
 @pytest.mark.parametrize("command", ["train digits", "predict model.safetensors iris.csv"])
 def test_a_file_that_cannot_be_written_is_found_before_the_work(model, monkeypatch, command):
     worked = []
-    monkeypatch.setattr(cli, "fit", lambda *_, **__: worked.append("fit"))
+    monkeypatch.setattr(cli, "Job", lambda *_, **__: worked.append("fit"))
     monkeypatch.setattr(cli, "load_model", lambda *_: worked.append("load"))
     monkeypatch.setattr(cli, "load_named", lambda *_: worked.append("data"))
     assert run(*command.split(), "--out", "nowhere/x").exit_code == 1
@@ -817,7 +819,7 @@ def test_mistakes_of_this_package_keep_their_traceback(monkeypatch, mistake):
     def fit(*_, **__):
         raise mistake("ours")
 
-    monkeypatch.setattr(cli, "fit", fit)
+    monkeypatch.setattr(Job, "fit", fit)
     with pytest.raises(mistake, match="ours"):
         run("train", "iris")
 

@@ -59,6 +59,11 @@ ORDER = [
     "exchange.pipelines",
     "scaling",
     "runtime",
+    "experiments",
+    "comparison",
+    "settings",
+    "jobs",
+    "report",
     "fastmlp",  # __init__.py
     "bench",
     "cli",
