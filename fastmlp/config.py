@@ -14,7 +14,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
+from time import monotonic
 
 __all__ = [
     "data_folder",
@@ -105,8 +107,14 @@ def available_cpus() -> int:
     """CPUs that this process may keep busy: its affinity mask, cut by its cgroup's quota."""
     has_mask = hasattr(os, "sched_getaffinity")
     cpus = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
-    quota = _cgroup_quota()
+    quota = _quota_in(int(monotonic()))
     return max(1, min(cpus, quota)) if quota is not None else cpus
+
+
+@lru_cache(maxsize=1)
+def _quota_in(second: int) -> int | None:
+    """The quota, read once a second: the files of every level take half a millisecond."""
+    return _cgroup_quota()
 
 
 def _threads_from_environment() -> int | None:

@@ -31,6 +31,7 @@ from fastmlp.mapped import MappedRows, row_blocks
 from fastmlp.metrics import Scorer
 from fastmlp.optimizers import Adam, Optimizer, OptimizerState
 from fastmlp.progress import progress_callbacks
+from fastmlp.snapshot import Snapshot
 from fastmlp.training import evaluate
 from fastmlp.training import fit as train
 from fastmlp.training_state import CallbackState, TrainingState
@@ -131,6 +132,7 @@ class Network:
         self.resumed_callbacks: list[CallbackState] = []
         self.metadata: dict[str, Any] = {}
         self._predictor: Predictor | None = None
+        self._start_of_epoch: Snapshot | None = None
 
     @property
     def parameters(self) -> list[tuple[Array, ...]]:
@@ -724,8 +726,8 @@ class Network:
         return "\n".join(lines)
 
     def __getstate__(self) -> dict[str, Any]:
-        parts = {"backend": self.backend.name, "callbacks": (), "_predictor": None}
-        return {**self.__dict__, **parts}
+        parts = {"backend": self.backend.name, "callbacks": ()}
+        return {**self.__dict__, **parts, "_predictor": None, "_start_of_epoch": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

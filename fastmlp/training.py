@@ -81,7 +81,10 @@ def fit(
         state = network.optimizer_state = OptimizerState(optimizer, network.arena)
     trainer: Trainer | None = None
     bound: TrainingData | None = None
-    start = Snapshot(network, state)
+    start = network._start_of_epoch
+    if start is None or start.state is not state or start.arenas[0] is not network.arena:
+        # Kept for the next fit: fresh memory costs more than the copies of a short one.
+        start = network._start_of_epoch = Snapshot(network, state)
     history = History()
     first = network.history.last_epoch + 1
     resumed, network.resumed_callbacks = network.resumed_callbacks, []

@@ -213,6 +213,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     # --- Targets ----------------------------------------------------------------------------------
 
     def _learn_targets(self, y: Array, *, continuing: bool, partial: bool, classes: Any) -> None:
+        if (continuing or partial) and classes is None and self._all_known(y):
+            return
         check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
         if kind == "multiclass-multioutput":
@@ -240,6 +242,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
                 f"'y' has {labels}."
             )
+
+    def _all_known(self, y: Any) -> bool:
+        """Whether a later call brings nothing new; a fast answer, False where it takes longer."""
+        if not hasattr(self, "classes_") or self._target_type != "multiclass" or self.warm_start:
+            return False
+        if issparse(y) or y.ndim != 1 or y.dtype.kind != self.classes_.dtype.kind:
+            return False
+        if y.dtype.kind not in "iuU":
+            return False
+        positions = np.searchsorted(self.classes_, y)
+        return bool((self.classes_.take(positions, mode="clip") == y).all())
 
     def _encode(self, y: Any) -> Array:
         if self._target_type == "multilabel-indicator":
