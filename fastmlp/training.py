@@ -57,7 +57,7 @@ def fit(
     metrics: Iterable[str | Scorer] | Mapping[str, str | Scorer],
     callbacks: Sequence[Callback],
 ) -> History:
-    """See `Network.fit`."""
+    """See `Network.fit`; `X` may be `Samples` that are checked already."""
     architecture = network.architecture
     architecture.check_trainable()
     if not isinstance(optimizer, Optimizer):
@@ -169,7 +169,7 @@ def _feed(
 ) -> Feed:
     """Where the samples come from; arrays are checked here, chunks as they are read."""
     architecture = network.architecture
-    if y is None and not hasattr(X, "shape"):
+    if y is None and not isinstance(X, Samples) and not hasattr(X, "shape"):
         if not isinstance(X, Iterable) and not callable(X):
             raise TypeError(
                 "y: expected targets; only chunks (X, y), an iterable of them or a function that "
@@ -189,11 +189,14 @@ def _feed(
                 "class_weight: expected None, chunks bring their weights: (X, y, sample_weight)"
             )
         return ChunkFeed(architecture, X, batch_size, shuffle)
-    X = check_inputs(X, architecture)
-    Y = check_targets(y, architecture, len(X))
-    weight = check_weights(sample_weight, len(X))
-    samples = Samples(X, Y, class_weights(class_weight, Y, weight, architecture))
-    feed = MappedFeed if isinstance(X, MappedRows) else ArrayFeed
+    if isinstance(X, Samples):
+        samples = X
+    else:
+        X = check_inputs(X, architecture)
+        Y = check_targets(y, architecture, len(X))
+        weight = check_weights(sample_weight, len(X))
+        samples = Samples(X, Y, class_weights(class_weight, Y, weight, architecture))
+    feed = MappedFeed if isinstance(samples.X, MappedRows) else ArrayFeed
     return feed(samples, batch_size, shuffle)
 
 

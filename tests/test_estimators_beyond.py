@@ -147,6 +147,18 @@ def test_an_optimizer_of_the_library():
         MLPClassifier(solver="lbfgs", optimizer=Adam()).fit(X, Y)
 
 
+@pytest.mark.parametrize("clip", ["clip_value", "clip_norm"])
+def test_clipping(clip):
+    """Steps of plain SGD with rate 1 are the gradients themselves."""
+    settings = {"solver": "sgd", "momentum": 0, "learning_rate_init": 1.0, "max_iter": 1}
+    model = MLPRegressor(random_state=0, batch_size=200, alpha=0, **settings, **{clip: 1e-3})
+    start = MLPRegressor(random_state=0, max_iter=1, learning_rate_init=1e-300).fit(XR, YR)
+    model.fit(XR, YR * 100)
+    steps = model.network_.arena.flat - start.network_.arena.flat
+    size = np.abs(steps).max() if clip == "clip_value" else np.linalg.norm(steps)
+    np.testing.assert_allclose(size, 1e-3, rtol=1e-6)
+
+
 def test_class_weights_are_sample_weights():
     weights = {0: 0.5, 1: 2.0, 2: 1.0}
     model = MLPClassifier(5, class_weight=weights, max_iter=4, random_state=0)

@@ -212,7 +212,7 @@ class CompiledPredictor:
 
 def _many_zeros(X: Array) -> bool:
     """Whether a sample of the rows says that skipping zeros is worth looking for them."""
-    rows = X[:: max(1, len(X) // 256)]
+    rows = X[:: max(1, len(X) // 64)]
     return bool(np.count_nonzero(rows) < 0.75 * rows.size)
 
 

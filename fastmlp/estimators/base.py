@@ -33,6 +33,7 @@ from fastmlp.callbacks import Callback, TimeBudget
 from fastmlp.estimators.lbfgs import minimise
 from fastmlp.estimators.parameters import InvalidParameterError, Rule, check_parameters
 from fastmlp.estimators.sklearn_callbacks import CallbackSupportMixin, bridge
+from fastmlp.feeding import Samples
 from fastmlp.history import History
 from fastmlp.layers import Dense
 from fastmlp.losses import Loss
@@ -174,6 +175,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     _doc_link_module = "fastmlp"
     _rules: ClassVar[dict[str, Rule]]
+    _random_state: Any
 
     def _store(self, parameters: dict[str, Any]) -> None:
         for name in self._get_param_names():
@@ -213,18 +215,18 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         partial: bool = False,
         classes: Any = None,
     ) -> Any:
-        check_parameters(self, self._rules)
+        continuing = hasattr(self, "network_") and (self.warm_start or partial)
+        if not (continuing and partial):
+            check_parameters(self, self._rules)
         if self.solver == "lbfgs" and self.optimizer is not None:
             raise InvalidParameterError("optimizer: expected None beside solver='lbfgs'")
-        continuing = hasattr(self, "network_") and (self.warm_start or partial)
         X, y = self._validated(X, y, reset=not continuing)
         self._learn_targets(y, continuing=continuing, partial=partial, classes=classes)
         Y = self._encode(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         weight = self._training_weight(y, weight)
         held_out = self._validation_set(*validation)
-        if not (continuing and self.warm_start and hasattr(self, "_random_state")):
-            self._random_state = check_random_state(self.random_state)
+        self._draw_from_the_start(unless=continuing and not partial)
         self._prepare_network(X, continuing)
         self._partial = partial
         callbacks = list(self.callbacks or ())
@@ -239,6 +241,17 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             else:
                 self._fit_stochastic(X, y, Y, weight, held_out, callbacks)
         return self
+
+    def _draw_from_the_start(self, *, unless: bool) -> None:
+        """A generator as theirs makes it in every call; a warm start keeps its last one."""
+        if unless and hasattr(self, "_random_state"):
+            return
+        seed = self.random_state
+        if isinstance(seed, (int, np.integer)) and getattr(self, "_seed", None) == seed:
+            self._random_state.seed(seed)  # a tenth of the time that a new one takes
+            return
+        self._random_state = check_random_state(seed)
+        self._seed = seed if isinstance(seed, (int, np.integer)) else None
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
         """X as a dense float array, y as an array of one or two dimensions."""
@@ -365,16 +378,21 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         try:
             training.fit(
                 self.network_,
-                X,
-                Y,
+                self._samples(X, Y, weight),
+                None,
                 optimizer=self._optimizer(),
                 epochs=1 if self._partial else self.max_iter,
                 batch_size=batch_size,
                 shuffle=self._orders(rows),
                 validation_data=None,
                 metrics=(),
-                sample_weight=weight,
-                options=StepOptions(divide_penalty=True, count_samples=True),
+                sample_weight=None,
+                options=StepOptions(
+                    divide_penalty=True,
+                    count_samples=True,
+                    clip_value=np.inf if self.clip_value is None else self.clip_value,
+                    clip_norm=np.inf if self.clip_norm is None else self.clip_norm,
+                ),
                 callbacks=[bookkeeping, *callbacks],
             )
         except training.DivergenceError as error:
@@ -388,6 +406,15 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+    def _samples(self, X: Array, Y: Array, weight: Array | None) -> Samples:
+        """What the network trains on; `X` has been looked through already."""
+        architecture = self.network_.architecture
+        plain = type(X) is np.ndarray and X.dtype == architecture.dtype
+        inputs = np.ascontiguousarray(X) if plain else check_inputs(X, architecture)
+        return Samples(
+            inputs, check_targets(Y, architecture, len(X)), check_weights(weight, len(X))
+        )
 
     def _split(
         self, X: Array, y: Array, Y: Array, weight: Array | None
@@ -591,6 +618,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             if not (self.warm_start or self._partial):
                 state["network_"].optimizer_state = None
                 state.pop("_random_state", None)
+                state.pop("_seed", None)
                 state.pop("_split_state", None)
         return state
 

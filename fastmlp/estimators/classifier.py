@@ -86,6 +86,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         scoring: Any = None,
         min_delta: float | None = None,
         max_time: float | None = None,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
         n_jobs: int | None = None,
         callbacks: Any = None,
     ):

@@ -111,6 +111,8 @@ SHARED: dict[str, Rule] = {
     "monitor": choice(None, "loss", "val_loss", "val_score"),
     "min_delta": either(_nothing, number(0)),
     "max_time": either(_nothing, number(0, ends="()")),
+    "clip_value": either(_nothing, number(0, ends="()")),
+    "clip_norm": either(_nothing, number(0, ends="()")),
     "n_jobs": either(_nothing, instance("an integer", Integral)),
     "callbacks": either(_nothing, _callbacks),
 }

@@ -66,6 +66,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         scoring: Any = None,
         min_delta: float | None = None,
         max_time: float | None = None,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
         n_jobs: int | None = None,
         callbacks: Any = None,
     ):
