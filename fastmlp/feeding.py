@@ -25,7 +25,7 @@ Array = np.ndarray
 Shuffle = bool | str | Callable[[np.random.Generator, int], Array]
 
 # Bytes of inputs in a block: many batches, and little beside a process's own memory.
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 23
 # shuffle="blocks": rows that stay together on the disk, and among how many of them rows are mixed.
 RUN_ROWS, WINDOW_ROWS = 256, 8192
 
