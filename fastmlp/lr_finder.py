@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.backends.base import TrainingData
-from fastmlp.optimizers import Adam, Optimizer, OptimizerState
+from fastmlp.optimizers import Adam, Averaged, Optimizer, OptimizerState
 from fastmlp.snapshot import Snapshot
 from fastmlp.validation import check_count, check_inputs, check_targets
 
@@ -112,6 +112,8 @@ def find_learning_rate(
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer: expected an optimizer, got {type(optimizer).__name__}")
+    if isinstance(optimizer, Averaged):  # an average lags behind what a rate does
+        optimizer = optimizer.optimizer
     if not 0 < low < high < np.inf:
         raise ValueError(f"low, high: expected 0 < low < high, got {low} and {high}")
     n_steps, batch_size = check_count(n_steps, "n_steps", 10), check_count(batch_size, "batch_size")

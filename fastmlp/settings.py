@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from fastmlp.optimizers import OPTIMIZERS, SGD, Adam, Averaged, Optimizer
 from fastmlp.schedules import (
     Constant,
     CosineDecay,
@@ -75,7 +75,7 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "plateau": lambda lr, n: ReduceOnPlateau(lr, 0.3, patience=3),
 }
 ENDING = ("linear", "cosine", "one-cycle")
-OPTIMIZER_NAMES = {name.lower(): kind for name, kind in OPTIMIZERS.items()}
+OPTIMIZER_NAMES = {name.lower(): kind for name, kind in OPTIMIZERS.items() if kind is not Averaged}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from fastmlp import (
     Adagrad,
     Adam,
     AdamW,
+    Averaged,
     Callback,
     Checkpoint,
     Dense,
@@ -78,6 +79,7 @@ CASES = [
     (Adagrad(InverseScaling(0.1)), 4),
     (Adam(OneCycle(0.02, 15)), 4),
     (AdamW(ReduceOnPlateau(0.01, patience=1, min_delta=0.05)), 4),
+    (Averaged(SGD(StepDecay(0.05, 7), momentum=0.9), 0.9), 4),
     (Nadam(WarmUp(ReduceOnPlateau(0.01, patience=1, min_delta=0.05), 2)), 10),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastmlp import SGD, Adam, Dense, Network, find_learning_rate
+from fastmlp import SGD, Adam, Averaged, Dense, Network, find_learning_rate
 from fastmlp.lr_finder import LearningRateSearch
 
 
@@ -33,6 +33,16 @@ def test_the_losses_are_those_of_a_training(backend, dtype, make_network, make_d
     rates = search.rates.tolist()
     twin.fit(X, y, optimizer=Adam(lambda step: rates[step]), epochs=1, batch_size=batch_size)
     assert search.losses.mean() == pytest.approx(twin.history["loss"][0], rel=1e-6)
+
+
+def test_averages_are_left_out(make_network, make_data):
+    net = make_network("numpy")
+    X, y = make_data(net, 20)
+    searches = [
+        find_learning_rate(*(make_network("numpy"), X, y), optimizer=optimizer, n_steps=20)
+        for optimizer in (Adam(), Averaged(Adam()))
+    ]
+    np.testing.assert_array_equal(searches[0].losses, searches[1].losses)
 
 
 def test_it_ends_where_the_loss_overflows(backend):
