@@ -18,7 +18,7 @@ from fastmlp.config import set_num_threads
 from fastmlp.custom_layer import Layer
 from fastmlp.gradient_check import check_gradient
 from fastmlp.history import History
-from fastmlp.layers import Dense
+from fastmlp.layers import BatchNorm, Dense, Dropout, LayerNorm
 from fastmlp.losses import (
     BinaryCrossEntropy,
     BinaryFocal,
@@ -42,6 +42,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Averaged",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "BinaryFocal",
     "Callback",
@@ -49,11 +50,13 @@ __all__ = [
     "CrossEntropy",
     "Dense",
     "DivergenceError",
+    "Dropout",
     "EarlyStopping",
     "Focal",
     "History",
     "Huber",
     "Layer",
+    "LayerNorm",
     "Loss",
     "MLPClassifier",
     "MLPFeatures",

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.activations import ACTIVATIONS, Activation
+from fastmlp.activations import ACTIVATIONS
 from fastmlp.arena import Arena
-from fastmlp.custom_layer import Layer
-from fastmlp.layers import DENSE_OPTIONS, Dense
+from fastmlp.layers import Dropout, LayerBase, layer_from_dict
 from fastmlp.losses import LOSSES, Loss, get_loss, make_loss
 
 __all__ = ["Architecture"]
@@ -28,13 +27,13 @@ class Architecture:
     """
 
     n_inputs: int
-    layers: tuple[Dense | Layer, ...]
+    layers: tuple[LayerBase, ...]
     loss: Loss
     dtype: np.dtype
 
     @classmethod
     def checked(
-        cls, n_inputs: int, layers: Sequence[Dense | Layer], loss: str | Loss, dtype: Any
+        cls, n_inputs: int, layers: Sequence[LayerBase], loss: str | Loss, dtype: Any
     ) -> Architecture:
         if isinstance(n_inputs, bool) or not hasattr(n_inputs, "__index__"):
             raise TypeError(f"n_inputs: expected an integer, got {type(n_inputs).__name__}")
@@ -44,8 +43,10 @@ class Architecture:
         if not layers:
             raise ValueError("layers: expected at least one layer, the output layer; got none")
         for i, layer in enumerate(layers):
-            if not isinstance(layer, Dense | Layer):
+            if not isinstance(layer, LayerBase):
                 raise TypeError(f"layers[{i}]: expected a layer, got {type(layer).__name__}")
+        if isinstance(layers[-1], Dropout):
+            raise ValueError("layers: expected an output layer as the last one, got Dropout")
         loss = get_loss(loss)
         output = layers[-1].activation
         if not loss.takes(output):
@@ -83,7 +84,7 @@ class Architecture:
         """Inputs and units of each layer: n_inputs, n_units, ..., n_outputs."""
         widths = [self.n_inputs]
         for layer in self.layers:
-            widths.append(layer.n_units or widths[-1])
+            widths.append(layer.width(widths[-1]))
         return widths
 
     @property
@@ -94,15 +95,27 @@ class Architecture:
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of one sample's forward pass."""
-        return sum(a * b for a, b in zip(self.widths, self.widths[1:], strict=False))
+        return sum(int(np.prod(shape)) for _, shape, *_ in self.shapes if len(shape) == 2)
 
-    def new_parameters(self) -> Arena:
-        """A zeroed arena with a place for every parameter."""
+    @property
+    def shapes(self) -> list[tuple[str, tuple[int, ...], bool, bool]]:
+        """Name, shape, "does it decay" and "is it trained" of each parameter and statistic."""
         shapes = []
         for i, (n_in, layer) in enumerate(zip(self.widths, self.layers, strict=False)):
             for name, shape, decays in layer.parameter_shapes(n_in):
-                shapes.append((f"{i}.{name}", shape, decays))
-        return Arena(shapes, self.dtype, len(self.layers))
+                shapes.append((f"{i}.{name}", shape, decays, True))
+            for name, shape in layer.statistic_shapes(n_in):
+                shapes.append((f"{i}.{name}", shape, False, False))
+        return shapes
+
+    @property
+    def random(self) -> bool:
+        """Whether training draws random numbers for more than the order of samples."""
+        return any(layer.random for layer in self.layers)
+
+    def new_parameters(self) -> Arena:
+        """A zeroed arena with a place for every parameter."""
+        return Arena(self.shapes, self.dtype, len(self.layers))
 
     def check_trainable(self) -> None:
         """ValueError where a layer has no derivative."""
@@ -131,9 +144,7 @@ class Architecture:
         }
 
     @classmethod
-    def from_dict(
-        cls, description: Mapping[str, Any], custom: Mapping[str, Activation | Loss | Layer]
-    ) -> Architecture:
+    def from_dict(cls, description: Mapping[str, Any], custom: Mapping[str, Any]) -> Architecture:
         """Architecture of a description; `custom` gives the user's own parts by name."""
         activations = {**ACTIVATIONS, **custom}
         losses = {**LOSSES, **custom}
@@ -143,16 +154,14 @@ class Architecture:
                 raise ValueError(f"{kind} {name!r} is not known; pass it in custom={{name: ...}}")
             return table[name]
 
-        layers: list[Dense | Layer] = []
+        layers: list[LayerBase] = []
         for layer in description["layers"]:
             if layer["type"] == "Layer":
                 layers.append(look_up(custom, "layer", layer["name"]))
-                continue
-            if layer["type"] != "Dense":
-                raise ValueError(f"layer type {layer['type']!r} is not known")
-            activation = look_up(activations, "activation", layer["activation"])
-            options = {name: layer[name] for name in DENSE_OPTIONS if name in layer}
-            layers.append(Dense(layer["n_units"], activation, **options))
+            else:
+                layers.append(
+                    layer_from_dict(layer, lambda name: look_up(activations, "activation", name))
+                )
         loss = look_up(losses, "loss", description["loss"])
         if loss.code is not None:
             loss = make_loss(loss.name, description.get("loss_options", {}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Segment:
     offset: int
     ld: int
     decays: bool
+    trained: bool = True
 
     @property
     def layer(self) -> int:
@@ -59,9 +61,9 @@ class Arena:
 
     Parameters
     ----------
-    shapes : sequence of (name, shape, decays)
+    shapes : sequence of (name, shape, decays) or (name, shape, decays, trained)
         1-D or 2-D parameters in order, named ``layer.parameter``; `decays` says whether weight
-        decay applies.
+        decay applies, `trained` whether optimizers change it at all.
     dtype : numpy dtype
     n_layers : int, default 0
         Layers, of which the last may have no parameters.
@@ -75,17 +77,12 @@ class Arena:
         Writable views into `flat`, one a segment.
     """
 
-    def __init__(
-        self,
-        shapes: Sequence[tuple[str, tuple[int, ...], bool]],
-        dtype: np.dtype,
-        n_layers: int = 0,
-    ):
+    def __init__(self, shapes: Sequence[tuple[Any, ...]], dtype: np.dtype, n_layers: int = 0):
         segments = []
         offset = 0
-        for name, shape, decays in shapes:
+        for name, shape, *flags in shapes:
             ld = leading_dimension(shape[-1], dtype.itemsize)
-            segments.append(Segment(name, shape, offset, ld, decays))
+            segments.append(Segment(name, shape, offset, ld, *flags))
             offset = segments[-1].stop
         self.dtype = dtype
         self.segments = tuple(segments)
@@ -105,12 +102,12 @@ class Arena:
 
     @property
     def size(self) -> int:
-        """Number of parameters, padding not counted."""
-        return sum(view.size for view in self.views)
+        """Number of trained parameters, padding not counted."""
+        return sum(view.size for group in self.pairs() for view in group)
 
     def like(self) -> Arena:
         """A zeroed arena of the same layout."""
-        shapes = [(s.name, s.shape, s.decays) for s in self.segments]
+        shapes = [(s.name, s.shape, s.decays, s.trained) for s in self.segments]
         return Arena(shapes, self.dtype, self.n_layers)
 
     def over(self, flat: np.ndarray) -> Arena:
@@ -130,11 +127,19 @@ class Arena:
         return arena
 
     def pairs(self) -> list[tuple[np.ndarray, ...]]:
-        """The views grouped by layer: ``[(W, b), ...]``, () for a layer without parameters."""
+        """The trained parameters' views, by layer: ``[(W, b), ...]``, () for one without."""
+        return self._by_layer([segment.trained for segment in self.segments])
+
+    def groups(self) -> list[tuple[np.ndarray, ...]]:
+        """The views of each layer, behind its parameters what it keeps besides."""
+        return self._by_layer([True] * len(self.segments))
+
+    def _by_layer(self, wanted: list[bool]) -> list[tuple[np.ndarray, ...]]:
         n_layers = max(self.n_layers, 1 + self.segments[-1].layer if self.segments else 0)
         groups: list[tuple[np.ndarray, ...]] = [()] * n_layers
-        for segment, view in zip(self.segments, self.views, strict=True):
-            groups[segment.layer] += (view,)
+        for segment, view, take in zip(self.segments, self.views, wanted, strict=True):
+            if take:
+                groups[segment.layer] += (view,)
         return groups
 
     def __getstate__(self) -> dict:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.activations import Activation
-from fastmlp.layers import LayerCache
+from fastmlp.layers import LayerBase, LayerCache, TrainingPass
 
 if TYPE_CHECKING:
     from fastmlp.backends.base import Backend
@@ -23,7 +23,7 @@ _NOTHING = Activation(lambda Z: Z, lambda dA, Z, A: dA, name="")
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(LayerBase):
     """A layer of your own, on NumPy; an activation of its own is part of its functions.
 
     Parameters
@@ -68,9 +68,9 @@ class Layer:
             raise ValueError(f"n_units: expected an integer of at least 1, got {self.n_units!r}")
 
     activation = _NOTHING
-    compiled = False
-    special_step = False
-    weight_decay = None
+
+    def width(self, n_in: int) -> int:
+        return self.n_units or n_in
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "Layer", "name": self.name}
@@ -89,7 +89,13 @@ class Layer:
     def apply(self, parameters: tuple[Array, ...], X: Array) -> Array:
         return self.function(X, *parameters)
 
-    def forward(self, backend: Backend, parameters: tuple[Array, ...], X: Array) -> LayerCache:
+    def forward(
+        self,
+        backend: Backend,
+        parameters: tuple[Array, ...],
+        X: Array,
+        training: TrainingPass | None = None,
+    ) -> LayerCache:
         A = np.asarray(self.function(X, *parameters), dtype=X.dtype)
         expected = (len(X), self.n_units or X.shape[1])
         if A.shape != expected:
@@ -124,17 +130,6 @@ class Layer:
             gradient[...] = result
         if dX is not None:
             dX[...] = results[0]
-
-    def decay(self, parameters: tuple[Array, ...], lr: float) -> None:
-        """No decay of its own: the optimizer's."""
-
-    def constrain(self, parameters: tuple[Array, ...]) -> None:
-        """No constraint."""
-
-    def penalty(
-        self, parameters: tuple[Array, ...], scale: float, gradients: tuple[Array, ...] | None
-    ) -> float:
-        return 0.0
 
     def _initial(self, rng: np.random.Generator, n_in: int) -> dict[str, Array]:
         given = {} if self.parameters is None else self.parameters(rng, n_in)

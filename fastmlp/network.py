@@ -25,7 +25,7 @@ from fastmlp.exchange.c_header import c_header
 from fastmlp.exchange.onnx_model import onnx_model
 from fastmlp.feeding import Shuffle
 from fastmlp.history import History
-from fastmlp.layers import Dense, LayerCache
+from fastmlp.layers import LayerBase, LayerCache, TrainingPass
 from fastmlp.losses import Loss
 from fastmlp.mapped import MappedRows, row_blocks
 from fastmlp.metrics import Scorer
@@ -56,7 +56,7 @@ class Network:
     ----------
     n_inputs : int
         Features of a sample.
-    layers : sequence of Dense
+    layers : sequence of Dense, Dropout, LayerNorm, BatchNorm or `Layer` of your own
         Hidden layers and, last, the output layer.
     loss : str or Loss
         "cross_entropy", "hinge" or "focal" for classes; "binary_cross_entropy" or "binary_focal"
@@ -107,7 +107,7 @@ class Network:
     def __init__(
         self,
         n_inputs: int,
-        layers: Sequence[Dense | Layer],
+        layers: Sequence[LayerBase],
         *,
         loss: str | Loss,
         dtype: Any = "float32",
@@ -117,7 +117,7 @@ class Network:
         architecture = Architecture.checked(n_inputs, layers, loss, dtype)
         self._bind(architecture, architecture.new_parameters(), seed, backend)
         for layer, n_in, values in zip(
-            architecture.layers, architecture.widths[:-1], self.parameters, strict=True
+            architecture.layers, architecture.widths[:-1], self.arena.groups(), strict=True
         ):
             layer.initialize(self.rng, n_in, values)
 
@@ -198,8 +198,12 @@ class Network:
         True
         """
         A = scale_pixels(check_inputs(X, self.architecture), self.architecture.dtype)
-        for layer, values in zip(self.architecture.layers, parameters, strict=True):
-            A = layer.apply(values, A)
+        kept = [
+            group[len(trained) :]
+            for group, trained in zip(self.arena.groups(), self.parameters, strict=True)
+        ]
+        for layer, values, rest in zip(self.architecture.layers, parameters, kept, strict=True):
+            A = layer.apply((*values, *rest), A)
         return A
 
     def predict(self, X: Any) -> Array:
@@ -242,7 +246,8 @@ class Network:
         sample_weight : array-like of shape (n,) or None, default None
             The mean is weighted by it.
         training : bool, default False
-            What `fit` minimises: with the layers' penalties.
+            What `fit` minimises, all samples in one batch: with the layers' penalties, with the
+            masks of `Dropout` for seed 0, with the batch's statistics in `BatchNorm`.
 
         Returns
         -------
@@ -253,11 +258,14 @@ class Network:
         TypeError, ValueError
             For arguments that are not of these kinds or do not fit each other.
         """
-        checked = self._checked(X, y, sample_weight)
-        loss = evaluate(self, *checked)["loss"]
-        if training:
-            loss += propagation.add_penalties(self.architecture, self.arena, 1.0, None)
-        return loss
+        X, Y, weight = self._checked(X, y, sample_weight)
+        if not training:
+            return evaluate(self, X, Y, weight)["loss"]
+        loss, last = self.architecture.loss, self._forward(X, TrainingPass())[-1]
+        values, activation = np.empty(len(X)), self.architecture.layers[-1].activation
+        self.backend.loss_forward(loss, activation, last.A, last.Z, Y, values)
+        penalty = propagation.add_penalties(self.architecture, self.arena, 1.0, None)
+        return float(np.average(values, weights=weight)) + penalty
 
     def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """``{"loss": ...}``, for the cross-entropies ``"accuracy"`` too; arguments as `cost`."""
@@ -287,7 +295,7 @@ class Network:
         X, Y, weight = self._checked(X, y, sample_weight)
         scale = np.full(len(X), 1 / len(X)) if weight is None else weight / weight.sum()
         gradients = self.arena.like()
-        caches = self._forward(X)
+        caches = self._forward(X, TrainingPass() if training else None)
         propagation.backward(
             self.backend, self.architecture, self.arena, caches, Y, scale, gradients
         )
@@ -682,7 +690,7 @@ class Network:
     @classmethod
     def _from_weights(
         cls,
-        layers: Sequence[Dense],
+        layers: Sequence[LayerBase],
         loss: str | Loss,
         weights: Sequence[tuple[Array, ...]],
         dtype: Any,
@@ -721,8 +729,8 @@ class Network:
             name = layer.name if isinstance(layer, Layer) else layer.activation.name
             count = sum(value.size for value in values)
             kind, shape = type(layer).__name__, f"{n_in} -> {n_out}"
-            lines.append(f"  {kind:<8}{shape:<16}{name:<12}{count:>12,}")
-        lines.append(f"  {'parameters':<36}{self.arena.size:>12,}")
+            lines.append(f"  {kind:<10}{shape:<16}{name:<12}{count:>12,}")
+        lines.append(f"  {'parameters':<38}{self.arena.size:>12,}")
         return "\n".join(lines)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -738,9 +746,11 @@ class Network:
     def _optimizer(self) -> Optimizer:
         return Adam() if self.optimizer_state is None else self.optimizer_state.optimizer
 
-    def _forward(self, X: Array | MappedRows) -> list[LayerCache]:
+    def _forward(
+        self, X: Array | MappedRows, training: TrainingPass | None = None
+    ) -> list[LayerCache]:
         X = scale_pixels(X, self.architecture.dtype)
-        return propagation.forward(self.backend, self.architecture, self.arena, X)
+        return propagation.forward(self.backend, self.architecture, self.arena, X, training)
 
     def _checked(
         self, X: Any, y: Any, weight: Any

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
-from fastmlp.layers import LayerCache
+from fastmlp.layers import LayerCache, TrainingPass
 
 if TYPE_CHECKING:
     from fastmlp.backends.base import Backend
@@ -19,12 +20,18 @@ Array = np.ndarray
 
 
 def forward(
-    backend: Backend, architecture: Architecture, parameters: Arena, X: Array
+    backend: Backend,
+    architecture: Architecture,
+    parameters: Arena,
+    X: Array,
+    training: TrainingPass | None = None,
 ) -> list[LayerCache]:
     """Each layer's input, pre-activation and output for `X` of shape (n, n_inputs)."""
     caches = []
-    for layer, values in zip(architecture.layers, parameters.pairs(), strict=True):
-        caches.append(layer.forward(backend, values, X))
+    groups = zip(architecture.layers, parameters.groups(), strict=True)
+    for i, (layer, values) in enumerate(groups):
+        at_layer = None if training is None else replace(training, layer=i)
+        caches.append(layer.forward(backend, values, X, at_layer))
         X = caches[-1].A
     return caches
 
@@ -46,12 +53,13 @@ def backward(
     scale : ndarray of shape (n,)
         Weight of each sample's loss: 1 / n for the mean.
     """
-    values, grads = parameters.pairs(), gradients.pairs()
+    values, grads = parameters.groups(), gradients.groups()
     layers, loss, last = architecture.layers, architecture.loss, caches[-1]
     dZ = np.empty_like(last.Z)
     backend.loss_backward(loss, layers[-1].activation, last.A, last.Z, Y, scale, dZ)
-    for i in reversed(range(len(layers))):
-        dX = np.empty_like(caches[i].X) if i > 0 else None
+    first = min(segment.layer for segment in parameters.segments)
+    for i in reversed(range(first, len(layers))):
+        dX = np.empty_like(caches[i].X) if i > first else None
         layers[i].backward(backend, values[i], caches[i], dZ, grads[i], dX)
         if dX is not None:
             dZ = layers[i - 1].activation_gradient(backend, caches[i - 1], dX)
@@ -61,8 +69,8 @@ def add_penalties(
     architecture: Architecture, parameters: Arena, scale: float, gradients: Arena | None
 ) -> float:
     """`scale` times the layers' penalties; adds their gradients to `gradients`, None for none."""
-    values = parameters.pairs()
-    grads = [None] * len(values) if gradients is None else gradients.pairs()
+    values = parameters.groups()
+    grads = [None] * len(values) if gradients is None else gradients.groups()
     return sum(
         layer.penalty(w, scale, g)
         for layer, w, g in zip(architecture.layers, values, grads, strict=True)

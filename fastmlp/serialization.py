@@ -132,10 +132,7 @@ def _description(
 
 
 def _check_shapes(architecture: Architecture, tensors: Mapping[str, Any]) -> None:
-    expected = {}
-    for i, (n_in, layer) in enumerate(zip(architecture.widths, architecture.layers, strict=False)):
-        for name, shape, _ in layer.parameter_shapes(n_in):
-            expected[f"{i}.{name}"] = shape
+    expected = {name: shape for name, shape, *_ in architecture.shapes}
     code = {"float32": "F32", "float64": "F64"}[architecture.dtype.name]
     if set(tensors) != set(expected):
         raise ValueError(f"expected the arrays {sorted(expected)}, found {sorted(tensors)}")

@@ -104,6 +104,7 @@ def fit(
                 return history
             start.take()
             result, seconds, done, stopped_by = EpochResult(), 0.0, 0, None
+            seed = int(network.rng.integers(1 << 63)) if architecture.random else 0
             began = perf_counter()
             for data, samples, rates in steps.stretches(feed.epoch(network.rng)):
                 if trainer is None or data is not bound:
@@ -112,7 +113,7 @@ def fit(
                     )
                     bound = data
                 with state.at_work():
-                    part = trainer.epoch(samples, rates)
+                    part = trainer.epoch(samples, rates, seed, done)
                 seconds += perf_counter() - began
                 if options.count_samples:
                     part = part.by_samples(len(samples), data.batch_size)

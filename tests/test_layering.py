@@ -21,6 +21,7 @@ ORDER = [
     "activations",
     "losses",
     "initializers",
+    "philox",
     "arena",
     "monitor",
     "schedules",

@@ -133,9 +133,11 @@ class EpochResult:
 class Trainer(Protocol):
     """An epoch loop, set up once a fit."""
 
-    def epoch(self, order: Array, rates: Array) -> EpochResult:
+    def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
         """One pass over the samples `order`, one learning rate a step.
 
+        Random numbers of layers come from `seed` and each sample's place in the epoch, of which
+        `first` is the first sample's.
         Updates parameters, moments and the step number in place, batch after batch.
         KeyboardInterrupt leaves them as the last finished step left them.
         """

@@ -14,6 +14,7 @@ from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
 from fastmlp.backends.base import PLAIN, EpochResult, StepOptions, TrainingData
 from fastmlp.backends.interrupts import InterruptsBetweenSteps
+from fastmlp.layers import LayerCache, TrainingPass
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
 from fastmlp.validation import scale_pixels
@@ -135,7 +136,7 @@ class NumpyTrainer:
         self.gradients = parameters.like()
         self.interrupts = InterruptsBetweenSteps()
 
-    def epoch(self, order: Array, rates: Array) -> EpochResult:
+    def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
         size = self.data.batch_size
         total_loss, total_weight, n_correct, norms = 0.0, 0.0, 0, 0.0
         losses = np.zeros(len(rates))
@@ -143,7 +144,9 @@ class NumpyTrainer:
             self.interrupts.updating = False
             for i, lr in enumerate(rates):
                 batch = order[i * size : (i + 1) * size]
-                losses[i], weight, correct, norm = self._step(batch, lr)
+                losses[i], weight, correct, norm = self._step(
+                    batch, lr, TrainingPass(seed, first + i * size)
+                )
                 total_loss += losses[i] * weight
                 total_weight += weight
                 n_correct += correct
@@ -152,12 +155,14 @@ class NumpyTrainer:
                     break
         return EpochResult(total_loss, total_weight, n_correct, len(rates), norms, losses)
 
-    def _step(self, batch: Array, lr: float) -> tuple[float, float, int, float]:
+    def _step(
+        self, batch: Array, lr: float, training: TrainingPass
+    ) -> tuple[float, float, int, float]:
         backend, architecture, data = self.backend, self.architecture, self.data
         X = scale_pixels(data.X[batch], architecture.dtype)
         Y = data.Y[batch]
         weight = np.ones(len(batch)) if data.weight is None else data.weight[batch]
-        caches = propagation.forward(backend, architecture, self.parameters, X)
+        caches = propagation.forward(backend, architecture, self.parameters, X, training)
         A, Z = caches[-1].A, caches[-1].Z
         values = np.empty(len(batch))
         loss, activation = architecture.loss, architecture.layers[-1].activation
@@ -176,17 +181,20 @@ class NumpyTrainer:
         penalty = propagation.add_penalties(architecture, self.parameters, share, self.gradients)
         norm = _limit(self.gradients.flat, self.options)
         self.interrupts.updating = True
-        self._update(lr)
+        self._update(lr, caches)
         self.interrupts.updating = False
         correct = int(loss.correct(A, _rows(Y, A)).sum()) if loss.correct else 0
         return batch_loss / divisor + penalty, total, correct, norm
 
-    def _update(self, lr: float) -> None:
+    def _update(self, lr: float, caches: list[LayerCache]) -> None:
         """Decay, the optimizer's rule, the layers' constraints, the average of the parameters."""
         state, layers = self.state, self.architecture.layers
-        for layer, values in zip(layers, self.parameters.pairs(), strict=True):
+        groups = self.parameters.groups()
+        for layer, values in zip(layers, groups, strict=True):
             layer.decay(values, lr)
         for segment in self.parameters.segments:
+            if not segment.trained:
+                continue
             own_decay = layers[segment.layer].weight_decay is not None
             part = slice(segment.offset, segment.stop)
             self.backend.optimizer_update(
@@ -198,8 +206,9 @@ class NumpyTrainer:
                 state.step + 1,
                 segment.decays and not own_decay,
             )
-        for layer, values in zip(layers, self.parameters.pairs(), strict=True):
+        for layer, values, cache in zip(layers, groups, caches, strict=True):
             layer.constrain(values)
+            layer.observe(values, cache)
         if state.average is not None:
             average, decay = state.average.flat, state.optimizer.rule.average or 0.0
             average += (1 - decay) * (self.parameters.flat - average)

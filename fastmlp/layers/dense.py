@@ -1,4 +1,4 @@
-"""Layer records: shapes in, shapes out, parameters wanted, and how to pass forward and backward."""
+"""The fully connected layer."""
 
 from __future__ import annotations
 
@@ -9,47 +9,18 @@ import numpy as np
 
 from fastmlp.activations import Activation, get_activation
 from fastmlp.initializers import Initializer, get_initializer
+from fastmlp.layers.base import Array, Arrays, LayerBase, LayerCache, TrainingPass, check_number
 
 if TYPE_CHECKING:
     from fastmlp.backends.base import Backend
 
-__all__ = ["Dense", "LayerCache"]
-
-Array = np.ndarray
+__all__ = ["DENSE_OPTIONS", "Dense"]
 
 DENSE_OPTIONS = ("l1", "l2", "weight_decay", "max_norm")
 
 
-def check_number(value: Any, name: str) -> float:
-    """A finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not 0 <= value < np.inf:
-        raise ValueError(f"{name}: expected a number in [0, inf), got {value}")
-    return float(value)
-
-
 @dataclass(frozen=True)
-class LayerCache:
-    """What a layer saw on the way forward.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n, n_in)
-        Input.
-    Z : ndarray of shape (n, n_units)
-        Pre-activation.
-    A : ndarray of shape (n, n_units)
-        Output.
-    """
-
-    X: Array
-    Z: Array
-    A: Array
-
-
-@dataclass(frozen=True)
-class Dense:
+class Dense(LayerBase):
     """Fully connected layer, ``A = activation(X W + b)``.
 
     Parameters
@@ -117,35 +88,21 @@ class Dense:
 
     @property
     def compiled(self) -> bool:
-        """Whether the compiled core has this layer."""
         return self.activation.code is not None
 
-    def decay(self, parameters: tuple[Array, ...], lr: float) -> None:
-        """The layer's own decay, in front of the optimizer's step."""
+    def decay(self, parameters: Arrays, lr: float) -> None:
         if self.weight_decay:
             W = parameters[0]
             W *= W.dtype.type(1 - lr * self.weight_decay)
 
-    def constrain(self, parameters: tuple[Array, ...]) -> None:
-        """Keep the parameters where the layer wants them, behind a step."""
+    def constrain(self, parameters: Arrays) -> None:
         if self.max_norm is not None:
             W = parameters[0]
             norms = np.sqrt((W * W).sum(axis=0))
             long = norms > self.max_norm
             W[:, long] *= W.dtype.type(self.max_norm) / norms[long]
 
-    @property
-    def special_step(self) -> bool:
-        """Whether a step does more for it than the optimizer's rule."""
-        return self.penalised or self.weight_decay is not None or self.max_norm is not None
-
-    @property
-    def penalised(self) -> bool:
-        """Whether training adds a penalty to the loss."""
-        return bool(self.l1 or self.l2)
-
     def to_dict(self) -> dict[str, Any]:
-        """Description from which `Architecture.from_dict` makes an equal layer."""
         values = {name: getattr(self, name) for name in DENSE_OPTIONS}
         options = {name: value for name, value in values.items() if value not in (0.0, None)}
         if self.weight_decay == 0:
@@ -157,13 +114,13 @@ class Dense:
             **options,
         }
 
+    def width(self, n_in: int) -> int:
+        return self.n_units
+
     def parameter_shapes(self, n_in: int) -> list[tuple[str, tuple[int, ...], bool]]:
-        """Name, shape and "does it decay" of each parameter."""
         return [("W", (n_in, self.n_units), True), ("b", (self.n_units,), False)]
 
-    def initialize(
-        self, rng: np.random.Generator, n_in: int, parameters: tuple[Array, ...]
-    ) -> None:
+    def initialize(self, rng: np.random.Generator, n_in: int, parameters: Arrays) -> None:
         W, b = parameters
         init = get_initializer(self.init or self.activation.default_init)
         weights = np.asarray(init(rng, *W.shape))
@@ -172,7 +129,7 @@ class Dense:
         W[...] = weights
         b[...] = 0
 
-    def apply(self, parameters: tuple[Array, ...], X: Array) -> Array:
+    def apply(self, parameters: Arrays, X: Array) -> Array:
         """The layer as a formula, ``activation(X W + b)``; for autograd's arrays too.
 
         Parameters
@@ -188,9 +145,7 @@ class Dense:
         W, b = parameters
         return self.activation.forward(X @ W + b)
 
-    def apply_backward(
-        self, parameters: tuple[Array, ...], X: Array, dA: Array
-    ) -> tuple[Array, tuple[Array, ...]]:
+    def apply_backward(self, parameters: Arrays, X: Array, dA: Array) -> tuple[Array, Arrays]:
         """The chain rule through `apply`.
 
         Parameters
@@ -211,37 +166,27 @@ class Dense:
         dZ = self.activation.backward(dA, Z, self.activation.forward(Z))
         return dZ @ W.T, (X.T @ dZ, dZ.sum(axis=0))
 
-    def forward(self, backend: Backend, parameters: tuple[Array, ...], X: Array) -> LayerCache:
+    def forward(
+        self, backend: Backend, parameters: Arrays, X: Array, training: TrainingPass | None = None
+    ) -> LayerCache:
         W, b = parameters
         Z = np.empty((X.shape[0], self.n_units), dtype=W.dtype)
-        A = np.empty_like(Z)
         backend.affine_forward(X, W, b, Z)
-        backend.activation_forward(self.activation, Z, A)
-        return LayerCache(X, Z, A)
-
-    def activation_gradient(self, backend: Backend, cache: LayerCache, dA: Array) -> Array:
-        """DZ from dA."""
-        dZ = np.empty_like(cache.Z)
-        backend.activation_backward(self.activation, dA, cache.Z, cache.A, dZ)
-        return dZ
+        return self.activated(backend, X, Z)
 
     def backward(
         self,
         backend: Backend,
-        parameters: tuple[Array, ...],
+        parameters: Arrays,
         cache: LayerCache,
         dZ: Array,
-        gradients: tuple[Array, ...],
+        gradients: Arrays,
         dX: Array | None,
     ) -> None:
-        """Fill `gradients` (dW, db), and dX where it is wanted."""
         dW, db = gradients
         backend.affine_backward(cache.X, parameters[0], dZ, dW, db, dX)
 
-    def penalty(
-        self, parameters: tuple[Array, ...], scale: float, gradients: tuple[Array, ...] | None
-    ) -> float:
-        """`scale` times the penalty; adds its gradient to `gradients` where they are given."""
+    def penalty(self, parameters: Arrays, scale: float, gradients: Arrays | None) -> float:
         if not self.penalised:
             return 0.0
         W = parameters[0]
