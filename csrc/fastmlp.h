@@ -83,24 +83,34 @@ typedef struct {
   enum fm_update_mode mode;
 } fm_update;
 
-/* A dense layer at work on one batch. */
+enum fm_layer_kind { FM_DENSE, FM_DROPOUT, FM_LAYER_NORM, FM_BATCH_NORM };
+
+/* A layer at work on one batch: its operation gives Z, its activation A. A norm's gain is W, of one
+ * row, its shift b; the W of dropout has no rows. */
 typedef struct {
-  int activation;
-  fm_matrix W, WT;                   /* WT: transposed copy; data NULL in the first layer */
+  int kind, activation;
+  fm_matrix W, WT;                   /* WT: transposed copy; data NULL where nobody needs it */
   void *b;                           /* (n_out,) */
   void *W_moments[2], *b_moments[2]; /* laid out as W and b */
   double l1, l2;                     /* penalties on W */
   double *penalties;                 /* (n_in,) one for each strip of rows; NULL: none */
-  double *squares;   /* (n_in + 1,) of the gradient, a strip each, b last; or NULL */
-  fm_matrix G;       /* gradient, laid out as W; data NULL: is never stored */
-  void *gb;          /* laid out as b */
-  double decay;      /* decoupled, times the rate; below 0: the optimizer's */
-  double max_norm;   /* of a unit's weights; 0: any */
-  fm_matrix Z, A, D; /* (batch, n_out); D: dA, then dZ. Z may be A (fm_needs_z) */
+  double *squares;       /* (n_in + 1,) of the gradient, a strip each, b last; or NULL */
+  fm_matrix G;           /* gradient, laid out as W; data NULL: is never stored */
+  void *gb;              /* laid out as b */
+  double decay;          /* decoupled, times the rate; below 0: the optimizer's */
+  double max_norm;       /* of a unit's weights; 0: any */
+  double rate;           /* dropout's; of a batch norm's running statistics */
+  double epsilon;        /* a norm's */
+  fm_matrix H;           /* (batch, n_out) dropout's masks, a norm's normal inputs */
+  void *mean, *variance; /* (n_out,) a batch norm's, of the batch */
+  void *inverse;         /* 1 / sqrt(variance + epsilon): (n_out,), a layer norm's (batch,) */
+  void *gains, *shifts;  /* (n_out,) gradients of a norm's gain and shift */
+  void *running[2];      /* (n_out,) a batch norm's mean and variance for predictions */
+  fm_matrix Z, A, D;     /* (batch, n_out); D: dA, then dZ. Z may be A (fm_needs_z) */
 } fm_layer;
 
 typedef struct {
-  int n_layers;
+  int n_layers, first_trained; /* the lowest layer with parameters */
   fm_layer *layers;
   fm_loss loss;
   double loss_factor, gradient_factor; /* times each sample's loss and its gradient */
@@ -123,6 +133,7 @@ typedef struct {
   ptrdiff_t n;
   double weight;        /* sum of the samples' weights */
   double penalty_scale; /* times the layers' penalties */
+  uint64_t seed, first; /* of the random numbers; place in the epoch of sample 0 */
   fm_matrix X;          /* (n, n_features) gathered */
   fm_matrix Y;          /* (n, n_outputs) gathered, where the targets are rows */
   uint8_t *nonzero;     /* (n, n_features) bits: which features are not 0; NULL: none is skipped */
@@ -161,8 +172,11 @@ typedef struct {
   size_t (*forward_scratch_size)(ptrdiff_t n, ptrdiff_t n_features);
   int (*net_forward)(const fm_net *net, const fm_matrix *X, void *scratch);
   size_t (*scratch_size)(const fm_net *net, const fm_batch *batch);
-  ptrdiff_t (*batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch, ptrdiff_t start,
-                          ptrdiff_t stop, void *scratch);
+  int (*n_stages)(const fm_net *net);
+  ptrdiff_t (*batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch, int stage,
+                          ptrdiff_t start, ptrdiff_t stop, void *scratch);
+  void (*batch_statistics)(const fm_net *net, const fm_batch *batch, int stage, int part,
+                           int n_parts);
   void (*update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                          int part, int n_parts, void *scratch);
   double (*sum_of_penalties)(const fm_net *net);

@@ -15,6 +15,10 @@
 
 #include "sparsity.inl.h"
 
+#include "dropout.inl.h"
+
+#include "normalisation.inl.h"
+
 #include "minibatch.inl.h"
 
 #include "sgd.inl.h"
@@ -46,7 +50,9 @@ const fm_kernels TABLE(FM_ISA, SUFFIX) = {
     .forward_scratch_size = FN(forward_scratch_size),
     .net_forward = FN(net_forward),
     .scratch_size = FN(scratch_size),
+    .n_stages = FN(n_stages),
     .batch_rows = FN(batch_rows),
+    .batch_statistics = FN(batch_statistics),
     .update_weights = FN(update_weights),
     .sum_of_penalties = FN(sum_of_penalties),
     .sum_of_squares = FN(sum_of_squares),

@@ -1,4 +1,5 @@
-/* One step of minibatch training, in two phases with a barrier between them and one behind.
+/* One step of minibatch training, in two phases with a barrier between them and one behind. (With
+ * batch norms the first phase has several stages, see n_stages.)
  *
  * batch_rows: a thread takes its own rows of the batch all the way, forward to the loss and back to
  * every dZ; no thread waits for another between layers. update_weights: a thread takes its own rows
@@ -55,20 +56,49 @@ INLINE void FN(sparse_affine_forward)(const fm_matrix *X, const uint8_t *nonzero
               WORTH_SKIPPING(total, n_blocks * k) ? &lists : NULL);
 }
 
-/* Rows [start, stop) of X through all layers, into the same rows of every Z and A.
- * nonzero: NULL, or the bits of X; scratch: for the lists made of them. */
-INLINE void FN(forward_rows)(const fm_net *net, const fm_matrix *X, ptrdiff_t start, ptrdiff_t stop,
+/* Whether a layer's inputs are the batch's, or those with some left out. */
+INLINE int FN(reads_inputs)(const fm_net *net, int l) {
+  while (l > 0 && net->layers[l - 1].kind == FM_DROPOUT) l--;
+  return l == 0;
+}
+
+/* Z of layer l from its inputs X, and A from Z, for rows of the batch from `start` on.
+ * batch: NULL for a prediction. nonzero: NULL, or the bits of the net's inputs; scratch: for lists.
+ */
+INLINE void FN(forward_layer)(const fm_net *net, int l, const fm_batch *batch, ptrdiff_t start,
+                              const fm_matrix *X, fm_matrix *Z, fm_matrix *A,
+                              const uint8_t *nonzero, ptrdiff_t nonzero_ld, int32_t *scratch) {
+  const fm_layer *layer = &net->layers[l];
+  if (layer->kind == FM_DENSE) {
+    if (nonzero && FN(reads_inputs)(net, l))
+      FN(sparse_affine_forward)(X, nonzero + start * nonzero_ld, nonzero_ld, &layer->W, layer->b, Z,
+                                scratch);
+    else
+      FN(affine_forward)(X, &layer->W, layer->b, Z);
+  } else {
+    fm_matrix H = batch ? FN(rows_of)(&layer->H, start, start + X->rows) : *Z;
+    if (layer->kind == FM_DROPOUT)
+      FN(dropout_forward)(layer, batch->seed, (uint32_t)l, batch->first + (uint64_t)start, X, &H,
+                          Z);
+    else if (layer->kind == FM_LAYER_NORM)
+      FN(layer_norm_forward)(layer, X, &H, batch ? (REAL *)layer->inverse + start : NULL, Z);
+    else if (batch)
+      FN(batch_norm_forward)(layer, layer->mean, layer->inverse, X, &H, Z);
+    else
+      FN(batch_norm_predict)(layer, X, Z);
+  }
+  FN(activation_forward)(layer->activation, Z, A);
+}
+
+/* Rows [start, stop) of X through layers [first, last), into the same rows of every Z and A. */
+INLINE void FN(forward_rows)(const fm_net *net, int first, int last, const fm_batch *batch,
+                             const fm_matrix *X, ptrdiff_t start, ptrdiff_t stop,
                              const uint8_t *nonzero, ptrdiff_t nonzero_ld, int32_t *scratch) {
-  fm_matrix input = FN(rows_of)(X, start, stop);
-  for (int l = 0; l < net->n_layers; l++) {
+  fm_matrix input = FN(rows_of)(first ? &net->layers[first - 1].A : X, start, stop);
+  for (int l = first; l < last; l++) {
     const fm_layer *layer = &net->layers[l];
     fm_matrix Z = FN(rows_of)(&layer->Z, start, stop), A = FN(rows_of)(&layer->A, start, stop);
-    if (l == 0 && nonzero)
-      FN(sparse_affine_forward)(&input, nonzero + start * nonzero_ld, nonzero_ld, &layer->W,
-                                layer->b, &Z, scratch);
-    else
-      FN(affine_forward)(&input, &layer->W, layer->b, &Z);
-    FN(activation_forward)(layer->activation, &Z, &A);
+    FN(forward_layer)(net, l, batch, start, &input, &Z, &A, nonzero, nonzero_ld, scratch);
     input = A;
   }
 }
@@ -105,25 +135,75 @@ static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch)
     FN(nonzero_bits)(X->cols, x, bits + r * ld);
     finite &= FN(all_finite)(X->cols, x);
   }
-  FN(forward_rows)(net, X, 0, X->rows, bits, ld, scratch);
+  FN(forward_rows)(net, 0, net->n_layers, NULL, X, 0, X->rows, bits, ld, scratch);
   return finite;
 }
 
-/* From the loss of rows [start, stop) back to every dZ (layer D). */
-static void FN(net_backward)(const fm_net *net, const fm_targets *Y, const double *scale,
-                             ptrdiff_t start, ptrdiff_t stop) {
-  const fm_layer *layer = &net->layers[net->n_layers - 1];
-  fm_matrix A = FN(rows_of)(&layer->A, start, stop), Z = FN(rows_of)(&layer->Z, start, stop);
-  fm_matrix D = FN(rows_of)(&layer->D, start, stop);
-  FN(loss_backward)(&net->loss, &A, &Z, Y, scale, &D);
-  for (int l = net->n_layers - 1; l > 0; l--) {
+/* dX of one layer from its dZ, for rows of the batch from `start` on. */
+INLINE void FN(backward_layer)(const fm_layer *layer, const fm_batch *batch, ptrdiff_t start,
+                               const fm_matrix *dZ, fm_matrix *dX) {
+  if (layer->kind == FM_DENSE) {
+    FN(affine_forward)(dZ, &layer->WT, NULL, dX);
+    return;
+  }
+  const fm_matrix H = FN(rows_of)(&layer->H, start, start + dZ->rows);
+  if (layer->kind == FM_DROPOUT)
+    FN(multiply_rows)(dZ, &H, dX);
+  else if (layer->kind == FM_LAYER_NORM)
+    FN(layer_norm_backward)(layer, &H, (const REAL *)layer->inverse + start, dZ, dX);
+  else
+    FN(batch_norm_backward)(layer, batch->n, &H, dZ, dX);
+}
+
+/* From the dZ of layer `top` down to that of layer `bottom`, rows [start, stop). */
+static void FN(backward_rows)(const fm_net *net, const fm_batch *batch, int top, int bottom,
+                              ptrdiff_t start, ptrdiff_t stop) {
+  fm_matrix D = FN(rows_of)(&net->layers[top].D, start, stop);
+  for (int l = top; l > bottom; l--) {
     const fm_layer *below = &net->layers[l - 1];
     fm_matrix dA = FN(rows_of)(&below->D, start, stop);
-    FN(affine_forward)(&D, &net->layers[l].WT, NULL, &dA);
-    A = FN(rows_of)(&below->A, start, stop);
-    Z = FN(rows_of)(&below->Z, start, stop);
+    FN(backward_layer)(&net->layers[l], batch, start, &D, &dA);
+    const fm_matrix A = FN(rows_of)(&below->A, start, stop);
+    const fm_matrix Z = FN(rows_of)(&below->Z, start, stop);
     FN(activation_backward)(below->activation, &dA, &Z, &A, &dA);
     D = dA;
+  }
+}
+
+/* The layer at which a segment begins: layer 0, or a batch norm, which needs all of the batch's
+ * inputs; n_layers behind the last segment. */
+INLINE int FN(segment_start)(const fm_net *net, int segment) {
+  int l = 0;
+  for (; segment > 0 && l < net->n_layers; l++)
+    if (net->layers[l].kind == FM_BATCH_NORM && --segment == 0) break;
+  return l;
+}
+
+/* Stages of the first phase: each segment forward, the last one with the loss and back, the others
+ * back. */
+static int FN(n_stages)(const fm_net *net) {
+  int n_norms = 0;
+  for (int l = 0; l < net->n_layers; l++) n_norms += net->layers[l].kind == FM_BATCH_NORM;
+  return 2 * n_norms + 1;
+}
+
+/* Between stage `stage` and the next: what that one needs of the whole batch, part `part` of
+ * `n_parts` of the columns. */
+static void FN(batch_statistics)(const fm_net *net, const fm_batch *batch, int stage, int part,
+                                 int n_parts) {
+  const int n_norms = FN(n_stages)(net) / 2, forward = stage < n_norms;
+  const int l = FN(segment_start)(net, forward ? stage + 1 : 2 * n_norms - stage);
+  const fm_layer *layer = &net->layers[l];
+  const ptrdiff_t n = layer->W.cols, vectors = (n + VL - 1) / VL;
+  const ptrdiff_t start = vectors * part / n_parts * VL;
+  const ptrdiff_t stop = vectors * (part + 1) / n_parts * VL, end = stop < n ? stop : n;
+  if (forward) {
+    const fm_matrix X = FN(rows_of)(l ? &net->layers[l - 1].A : &batch->X, 0, batch->n);
+    FN(batch_moments)(layer, &X, start, end);
+  } else {
+    const fm_matrix H = FN(rows_of)(&layer->H, 0, batch->n);
+    const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);
+    FN(norm_gradients)(&H, &D, start, end, layer->gains, layer->shifts);
   }
 }
 
@@ -143,44 +223,66 @@ static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
   return lists > strip + samples ? lists : strip + samples;
 }
 
-/* First phase for rows [start, stop) of the batch; returns how many of them were right.
- * Fills these rows of batch X and losses, and of every layer's Z, A and D. */
-static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch,
+/* Targets and weights of n samples of the batch from `row` on.  labels, scale (n,)  OUT */
+INLINE fm_targets FN(gather_targets)(const fm_data *data, fm_batch *batch, ptrdiff_t row,
+                                     ptrdiff_t n, ptrdiff_t n_outputs, int64_t *labels,
+                                     double *scale) {
+  const ptrdiff_t *index = batch->index + row;
+  REAL *targets = data->labels ? NULL : (REAL *)batch->Y.data + row * batch->Y.ld;
+  for (ptrdiff_t r = 0; r < n; r++) {
+    scale[r] = data->weight ? data->weight[index[r]] : 1.0;
+    if (data->labels)
+      labels[r] = data->labels[index[r]];
+    else
+      memcpy(targets + r * batch->Y.ld, (const REAL *)data->Y + index[r] * data->ldy,
+             (size_t)n_outputs * sizeof(REAL));
+  }
+  return (fm_targets){data->labels ? labels : NULL, targets, batch->Y.ld};
+}
+
+/* First phase, stage `stage` of n_stages, for rows [start, stop) of the batch; returns how many of
+ * them were right. In all, fills these rows of batch X and losses, and of every layer's Z, A and D.
+ */
+static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch, int stage,
                                 ptrdiff_t start, ptrdiff_t stop, void *scratch) {
   enum { BLOCK = FN(BLOCK) };
+  const int n_norms = FN(n_stages)(net) / 2;
+  const int segment = stage < n_norms ? stage : 2 * n_norms - stage;
+  const int first = FN(segment_start)(net, segment), end = FN(segment_start)(net, segment + 1);
+  const int bottom = segment ? first : net->first_trained;
   const fm_layer *last = &net->layers[net->n_layers - 1];
   ptrdiff_t count = 0;
   for (ptrdiff_t row = start; row < stop; row += BLOCK) {
-    const ptrdiff_t end = stop - row < BLOCK ? stop : row + BLOCK, n = end - row;
-    const ptrdiff_t *index = batch->index + row;
-    fm_matrix X = FN(rows_of)(&batch->X, row, end);
-    FN(gather)(data, index, n, &X);
-    if (batch->nonzero)
-      for (ptrdiff_t r = 0; r < n; r++)
-        FN(nonzero_bits)(X.cols, (const REAL *)X.data + r * X.ld,
-                         batch->nonzero + (row + r) * batch->nonzero_ld);
-    FN(forward_rows)(net, &batch->X, row, end, batch->nonzero, batch->nonzero_ld, scratch);
+    const ptrdiff_t row_end = stop - row < BLOCK ? stop : row + BLOCK, n = row_end - row;
+    if (stage > n_norms) {
+      FN(backward_rows)(net, batch, end, bottom, row, row_end);
+      continue;
+    }
+    if (stage == 0) {
+      fm_matrix X = FN(rows_of)(&batch->X, row, row_end);
+      FN(gather)(data, batch->index + row, n, &X);
+      if (batch->nonzero)
+        for (ptrdiff_t r = 0; r < n; r++)
+          FN(nonzero_bits)(X.cols, (const REAL *)X.data + r * X.ld,
+                           batch->nonzero + (row + r) * batch->nonzero_ld);
+    }
+    FN(forward_rows)(net, first, end, batch, &batch->X, row, row_end, batch->nonzero,
+                     batch->nonzero_ld, scratch);
+    if (stage < n_norms) continue;
 
     int64_t labels[BLOCK];
     double scale[BLOCK];
-    REAL *targets = data->labels ? NULL : (REAL *)batch->Y.data + row * batch->Y.ld;
-    for (ptrdiff_t r = 0; r < n; r++) {
-      scale[r] = data->weight ? data->weight[index[r]] : 1.0;
-      if (data->labels)
-        labels[r] = data->labels[index[r]];
-      else
-        memcpy(targets + r * batch->Y.ld, (const REAL *)data->Y + index[r] * data->ldy,
-               (size_t)last->A.cols * sizeof(REAL));
-    }
-    const fm_targets Y = {data->labels ? labels : NULL, targets, batch->Y.ld};
-    fm_matrix A = FN(rows_of)(&last->A, row, end), Z = FN(rows_of)(&last->Z, row, end);
+    const fm_targets Y = FN(gather_targets)(data, batch, row, n, last->A.cols, labels, scale);
+    fm_matrix A = FN(rows_of)(&last->A, row, row_end), Z = FN(rows_of)(&last->Z, row, row_end);
+    fm_matrix D = FN(rows_of)(&last->D, row, row_end);
     FN(loss_forward)(&net->loss, &A, &Z, &Y, batch->losses + row);
     count += FN(count_correct)(&net->loss, &A, &Y);
     for (ptrdiff_t r = 0; r < n; r++) {
       batch->losses[row + r] *= scale[r] * net->loss_factor;
       scale[r] = batch->weight > 0 ? scale[r] / batch->weight * net->gradient_factor : 0;
     }
-    FN(net_backward)(net, &Y, scale, row, end);
+    FN(loss_backward)(&net->loss, &A, &Z, &Y, scale, &D);
+    FN(backward_rows)(net, batch, net->n_layers - 1, bottom, row, row_end);
   }
   return count;
 }
@@ -297,6 +399,31 @@ static void FN(average_weights)(ptrdiff_t n, double share, const void *weights, 
   }
 }
 
+/* The second phase of a layer without weights: a norm's gain and shift, a batch norm's running
+ * statistics; nothing for dropout. */
+static void FN(update_norm)(const fm_layer *layer, const fm_batch *batch, const fm_update *update) {
+  if (layer->kind == FM_DROPOUT) return;
+  const ptrdiff_t n = layer->W.cols;
+  REAL *g[2] = {layer->gains, layer->shifts}, *w[2] = {layer->W.data, layer->b};
+  void *const *moments[2] = {layer->W_moments, layer->b_moments};
+  if (update->mode != FM_APPLY && layer->kind == FM_LAYER_NORM) {
+    const fm_matrix H = FN(rows_of)(&layer->H, 0, batch->n);
+    const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);
+    FN(norm_gradients)(&H, &D, 0, n, g[0], g[1]);
+  }
+  for (int i = 0; i < 2; i++) {
+    if (update->mode != FM_APPLY && (layer->squares || update->clip < INFINITY)) {
+      const double squares = FN(clip_gradient)(update->clip, 1, n, n, g[i]);
+      if (layer->squares) layer->squares[i] = squares;
+    }
+    if (update->mode == FM_GRADIENT) continue;
+    if (update->factor < 1) FN(scale_rows)(update->factor, 1, n, n, g[i]);
+    FN(optimizer_update)(update, n, g[i], w[i], moments[i][0], moments[i][1]);
+  }
+  if (update->mode != FM_GRADIENT && layer->kind == FM_BATCH_NORM)
+    FN(observe_batch)(layer, batch->n);
+}
+
 /* Second phase: part `part` of `n_parts` of every weight matrix and bias. */
 static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                                int part, int n_parts, void *scratch) {
@@ -309,6 +436,10 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     const fm_layer *layer = &net->layers[l];
     const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X;
     const int limited = layer->squares || update->clip < INFINITY;
+    if (layer->kind != FM_DENSE) {
+      if (part == n_parts - 1) FN(update_norm)(layer, batch, &bias_update);
+      continue;
+    }
     fm_update weights_update = *update;
     if (layer->decay >= 0) weights_update.l2 = weights_update.shrink = 0;
     const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
@@ -320,7 +451,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
       REAL *g = layer->G.data ? (REAL *)layer->G.data + i * ld : own;
       if (find) {
         ptrdiff_t n_samples = batch->n;
-        if (l == 0 && batch->nonzero)
+        if (batch->nonzero && FN(reads_inputs)(net, l))
           n_samples =
               FN(list_samples)(batch->n, i, rows, batch->nonzero, batch->nonzero_ld, samples);
         FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + i, input->ld,

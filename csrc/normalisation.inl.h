@@ -66,7 +66,8 @@ static void FN(layer_norm_backward)(const fm_layer *layer, const fm_matrix *H, c
   }
 }
 
-/* gains = sum over rows of dZ H, shifts = of dZ, of columns [j, end).  H, dZ (m, n)  IN;  (n,)  OUT */
+/* gains = sum over rows of dZ H, shifts = of dZ, of columns [j, end).  H, dZ (m, n)  IN;  (n,)  OUT
+ */
 static void FN(norm_gradients)(const fm_matrix *H, const fm_matrix *dZ, ptrdiff_t j, ptrdiff_t end,
                                REAL *gains, REAL *shifts) {
   for (; j < end; j += VL) {
@@ -154,7 +155,8 @@ static void FN(batch_norm_backward)(const fm_layer *layer, ptrdiff_t n, const fm
   }
 }
 
-/* running += momentum (batch's - running), with the unbiased variance, behind a step of n samples */
+/* running += momentum (batch's - running), with the unbiased variance, behind a step of n samples
+ */
 static void FN(observe_batch)(const fm_layer *layer, ptrdiff_t n) {
   REAL *running_mean = layer->running[0], *running_variance = layer->running[1];
   const REAL *mean = layer->mean, *variance = layer->variance;

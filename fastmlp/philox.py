@@ -40,7 +40,7 @@ def random_words(seed: int, first: int, n: int, layer: int, n_units: int) -> Arr
     """
     j = np.arange(-(-n_units // (4 * GROUP)) * GROUP, dtype=np.uint64)
     samples = (np.arange(n, dtype=np.uint64) + np.uint64(first))[:, None]
-    key = np.uint64(seed) & LOW, np.uint64(seed) >> SHIFT
+    key = np.atleast_1d(np.uint64(seed) & LOW), np.atleast_1d(np.uint64(seed) >> SHIFT)
     zero = np.zeros((n, len(j)), np.uint64)
     counter = zero + j, zero + np.uint64(layer), zero + (samples & LOW), zero + (samples >> SHIFT)
     words = [word.reshape(n, -1, GROUP) for word in philox(counter, key)]

@@ -108,7 +108,7 @@ def test_parameters_and_repr():
         [],
         [(4, 3), (3,)],
     ]
-    assert "Layer   8 -> 4          products" in repr(net)
+    assert "Layer     8 -> 4          products" in repr(net)
     deltas = [tuple(np.ones_like(array) for array in layer) for layer in net.parameters]
     net.update_weights(deltas)
     assert net.parameters[1][0].tolist() == [2] * 8
@@ -159,7 +159,7 @@ def test_the_compiled_core_does_not_take_it():
     ],
 )
 def test_wrong_shapes_are_named(layer, message):
-    net = network([layer, Dense(3, "softmax")])
+    net = network([GAIN, layer, Dense(3, "softmax")])
     before = net.arena.flat.tobytes()
     with pytest.raises(ValueError, match=message):
         net.fit(*data(), epochs=1)

@@ -121,7 +121,7 @@ cdef class CompiledForward:
         if Z is not None:
             z = bind(Z)
         if (
-            x.cols != net.layers[0].W.rows
+            x.cols != self.bound.n_inputs
             or a.rows != x.rows
             or a.cols != net.layers[net.n_layers - 1].W.cols
             or (Z is not None and (z.rows != a.rows or z.cols != a.cols))

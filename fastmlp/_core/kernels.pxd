@@ -1,6 +1,6 @@
 """The C boundary, csrc/fastmlp.h and threads.h, line by line."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 cdef extern from "fastmlp.h" nogil:
     enum: FM_FLOAT32
@@ -40,7 +40,13 @@ cdef extern from "fastmlp.h" nogil:
         double factor
         int mode
 
+    enum: FM_DENSE
+    enum: FM_DROPOUT
+    enum: FM_LAYER_NORM
+    enum: FM_BATCH_NORM
+
     ctypedef struct fm_layer:
+        int kind
         int activation
         fm_matrix W
         fm_matrix WT
@@ -55,12 +61,22 @@ cdef extern from "fastmlp.h" nogil:
         void *gb
         double decay
         double max_norm
+        double rate
+        double epsilon
+        fm_matrix H
+        void *mean
+        void *variance
+        void *inverse
+        void *gains
+        void *shifts
+        void *running[2]
         fm_matrix Z
         fm_matrix A
         fm_matrix D
 
     ctypedef struct fm_net:
         int n_layers
+        int first_trained
         fm_layer *layers
         fm_loss loss
         double loss_factor
@@ -81,6 +97,8 @@ cdef extern from "fastmlp.h" nogil:
         Py_ssize_t n
         double weight
         double penalty_scale
+        uint64_t seed
+        uint64_t first
         fm_matrix X
         fm_matrix Y
         double *losses
@@ -118,9 +136,13 @@ cdef extern from "fastmlp.h" nogil:
         size_t (*forward_scratch_size)(Py_ssize_t n, Py_ssize_t n_features) noexcept nogil
         int (*net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) noexcept nogil
         size_t (*scratch_size)(const fm_net *net, const fm_batch *batch) noexcept nogil
+        int (*n_stages)(const fm_net *net) noexcept nogil
         Py_ssize_t (*batch_rows)(
-            const fm_net *net, const fm_data *data, fm_batch *batch, Py_ssize_t start,
+            const fm_net *net, const fm_data *data, fm_batch *batch, int stage, Py_ssize_t start,
             Py_ssize_t stop, void *scratch) noexcept nogil
+        void (*batch_statistics)(
+            const fm_net *net, const fm_batch *batch, int stage, int part,
+            int n_parts) noexcept nogil
         void (*update_weights)(
             const fm_net *net, const fm_batch *batch, const fm_update *update, int part,
             int n_parts, void *scratch) noexcept nogil

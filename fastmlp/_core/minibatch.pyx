@@ -7,7 +7,8 @@ Each thread runs
     update_weights   its rows of every weight matrix: gradient and optimizer
     barrier
 
-over all steps. Where the norm of the whole gradient limits it, update_weights comes in two halves
+over all steps. With batch norms the first phase has stages, of which each needs sums over the whole
+batch. Where the norm of the whole gradient limits it, update_weights comes in two halves
 with a barrier between; where layers limit the norm of their weights, that is one more phase.
 csrc/minibatch.inl.h has the two phases and says why the bits do not depend on the
 number of threads.
@@ -17,7 +18,7 @@ import numpy as np
 
 from cython.parallel cimport parallel
 from libc.math cimport INFINITY, isfinite, sqrt
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from fastmlp._core.kernels cimport (
     FM_APPLY,
@@ -65,6 +66,7 @@ cdef struct epoch_run:
     size_t itemsize
     double loss
     double weight
+    int n_stages
     bint penalised
     bint constrained
     bint divide_penalty
@@ -121,6 +123,7 @@ cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) no
     cdef Py_ssize_t step = 0, start = 0, correct = 0
     cdef const double *scalars = run.scalars
     cdef double norm
+    cdef int stage
     cdef void *scratch = run.scratch + part * run.scratch_size
     while start < run.n_samples:
         batch.n = min(run.batch_size, run.n_samples - start)
@@ -129,11 +132,16 @@ cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) no
         batch.penalty_scale = 1 / batch.weight if run.divide_penalty and batch.weight > 0 else 1
         update.step_m, update.step_g = scalars[0], scalars[1]
         update.epsilon, update.shrink = scalars[2], scalars[3]
-        correct += run.kernels.batch_rows(
-            run.net, run.data, &batch, batch.n * part // n_parts, batch.n * (part + 1) // n_parts,
-            scratch
-        )
-        fm_barrier_wait(&run.barrier, n_parts)
+        batch.first = run.batch.first + start
+        for stage in range(run.n_stages):
+            if stage > 0:
+                run.kernels.batch_statistics(run.net, &batch, stage - 1, part, n_parts)
+                fm_barrier_wait(&run.barrier, n_parts)
+            correct += run.kernels.batch_rows(
+                run.net, run.data, &batch, stage, batch.n * part // n_parts,
+                batch.n * (part + 1) // n_parts, scratch
+            )
+            fm_barrier_wait(&run.barrier, n_parts)
         if part == 0:
             finish_batch(run, &batch, step, watch)
         if run.rates != NULL:
@@ -228,11 +236,13 @@ cdef class MinibatchTrainer:
 
     def epoch(
         self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads,
-        double[::1] losses=None, double[::1] norms=None, const double[::1] rates=None
+        double[::1] losses=None, double[::1] norms=None, const double[::1] rates=None,
+        uint64_t seed=0, uint64_t first=0
     ):
         """One pass over the samples `order`; `scalars` (n_steps, 4), a row a step.
 
         rates (n_steps,) # IN, for layers with a decay of their own
+        seed, first : of the layers' random numbers; place of the first sample in the epoch
         losses, norms (n_steps,) # OUT, each batch's mean loss and the gradient's norm; unwritten
         behind a stop
 
@@ -258,6 +268,7 @@ cdef class MinibatchTrainer:
         run.net = &self.bound.net
         run.data = &self.data.data
         run.batch = self.batch
+        run.batch.seed, run.batch.first = seed, first
         run.update = self.update
         run.order = &order[0]
         run.n_samples = order.shape[0]
@@ -285,6 +296,7 @@ cdef class MinibatchTrainer:
             run.n_weights, run.itemsize = self.weights.size, self.weights.itemsize
             run.average_share = self.average_share
         run.loss = run.weight = 0
+        run.n_stages = run.kernels.n_stages(run.net)
         run.penalised = self.bound.penalised
         run.constrained = self.bound.constrained
         run.divide_penalty = self.options.divide_penalty

@@ -8,10 +8,11 @@ cdef class BoundNet:
     cdef fm_net net
     cdef const fm_kernels *kernels
     cdef readonly int dtype
-    cdef readonly Py_ssize_t n_rows
+    cdef readonly Py_ssize_t n_rows, n_inputs
     cdef bint penalised, constrained
     cdef list keep
 
+    cdef int prepare_training(self, int i, dict spec, bint squares) except -1
     cdef double *doubles(self, Py_ssize_t n) except NULL
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *
     cdef void copy_transposed(self) noexcept nogil

@@ -10,8 +10,11 @@ from libc.stdlib cimport calloc, free
 
 from fastmlp._core.cpu cimport table
 from fastmlp._core.kernels cimport (
+    FM_BATCH_NORM,
+    FM_DENSE,
     FM_FLOAT32,
     FM_FLOAT64,
+    FM_LAYER_NORM,
     fm_layer,
     fm_loss,
     fm_matrix,
@@ -47,9 +50,12 @@ cdef class BoundNet:
     Parameters
     ----------
     layers : list of dict
-        ``activation`` (code), ``l1``, ``l2``, ``decay``, ``max_norm``; and arrays of the network,
-        used where they lie: ``W``, ``b``, and for training ``moments`` and, where gradients are
-        stored, ``gradients``, lists of (array laid out as W, array laid out as b).
+        ``kind``, ``activation`` (codes), ``l1``, ``l2``, ``decay``, ``max_norm``, ``rate``,
+        ``epsilon``, ``width``; and arrays of the network, used where they lie: ``parameters``,
+        (W, b) or (gain, shift) or nothing, ``statistics``, and for training ``moments`` and, where
+        gradients are stored, ``gradients``, lists of tuples laid out as the parameters.
+    n_inputs : int
+    dtype : numpy dtype
     loss : tuple of (code, fused, option, loss factor, gradient factor)
         `option` (n_outputs,) is the loss's parameter for each output.
     n_rows : int
@@ -58,49 +64,76 @@ cdef class BoundNet:
         Whether the gradient's norm is wanted.
     """
 
-    def __cinit__(self, list layers, tuple loss, Py_ssize_t n_rows, bint squares=False):
+    def __cinit__(
+        self, list layers, Py_ssize_t n_inputs, dtype, tuple loss, Py_ssize_t n_rows,
+        bint squares=False
+    ):
         cdef fm_layer *layer
-        dtype = layers[0]["W"].dtype
         self.dtype = FM_FLOAT32 if dtype == np.float32 else FM_FLOAT64
         self.kernels = table(self.dtype)
-        self.n_rows = n_rows
+        self.n_rows, self.n_inputs = n_rows, n_inputs
         self.keep = [layers]
         self.net.layers = <fm_layer *>calloc(len(layers), sizeof(fm_layer))
         if self.net.layers == NULL:
             raise MemoryError()
         self.net.n_layers = <int>len(layers)
+        while not layers[self.net.first_trained]["parameters"]:
+            self.net.first_trained += 1
         for i, spec in enumerate(layers):
             layer = &self.net.layers[i]
-            W = spec["W"]
-            layer.activation = spec["activation"]
-            layer.W = bind(W)
-            layer.b = address(spec["b"])
+            layer.kind, layer.activation = spec["kind"], spec["activation"]
             layer.l1, layer.l2 = spec["l1"], spec["l2"]
             layer.decay, layer.max_norm = spec["decay"], spec["max_norm"]
-            if n_rows == 0:
-                continue
-            for j, (W_moment, b_moment) in enumerate(spec["moments"]):
-                layer.W_moments[j], layer.b_moments[j] = address(W_moment), address(b_moment)
-            for gW, gb in spec["gradients"]:
-                layer.G, layer.gb = bind(gW), address(gb)
-            if layer.l1 or layer.l2:
-                layer.penalties = self.doubles(W.shape[0])
-                self.penalised = True
-            if layer.max_norm:
-                self.constrained = True
-            if squares:
-                layer.squares = self.doubles(W.shape[0] + 1)
-            if i > 0:
-                layer.WT = self.own(W.shape[1], W.shape[0], dtype)
-            layer.A = self.own(n_rows, W.shape[1], dtype)
-            layer.D = self.own(n_rows, W.shape[1], dtype)
-            layer.Z = layer.A
-            if fm_needs_z(layer.activation) or i == len(layers) - 1:
-                layer.Z = self.own(n_rows, W.shape[1], dtype)
+            layer.rate, layer.epsilon = spec["rate"], spec["epsilon"]
+            layer.W.cols = spec["width"]
+            if spec["parameters"]:
+                W, b = spec["parameters"]
+                layer.W, layer.b = bind(np.atleast_2d(W)), address(b)
+            for j, array in enumerate(spec["statistics"]):
+                layer.running[j] = address(array)
+            if n_rows:
+                self.prepare_training(i, spec, squares)
         code, fused, option, self.net.loss_factor, self.net.gradient_factor = loss
         self.keep.append(option)
         activation = layers[len(layers) - 1]["activation"]
         self.net.loss = fm_loss(code, activation, fused, address(option))
+
+    cdef int prepare_training(self, int i, dict spec, bint squares) except -1:
+        """Moments, working memory for a batch."""
+        cdef fm_layer *layer = &self.net.layers[i]
+        cdef Py_ssize_t rows = layer.W.rows, width = layer.W.cols
+        dtype = np.dtype(np.float32 if self.dtype == FM_FLOAT32 else np.float64)
+        for j, moments in enumerate(spec["moments"]):
+            if moments:
+                layer.W_moments[j] = address(moments[0])
+                layer.b_moments[j] = address(moments[1])
+        for gradients in spec["gradients"]:
+            if layer.kind == FM_DENSE:
+                layer.G, layer.gb = bind(gradients[0]), address(gradients[1])
+        if layer.l1 or layer.l2:
+            layer.penalties = self.doubles(rows)
+            self.penalised = True
+        if layer.max_norm:
+            self.constrained = True
+        if squares:
+            layer.squares = self.doubles(rows + 1)
+        if layer.kind == FM_DENSE:
+            if i > self.net.first_trained:
+                layer.WT = self.own(width, rows, dtype)
+        else:
+            layer.H = self.own(self.n_rows, width, dtype)
+        if layer.kind == FM_LAYER_NORM or layer.kind == FM_BATCH_NORM:
+            layer.gains = self.own(1, width, dtype).data
+            layer.shifts = self.own(1, width, dtype).data
+            layer.mean = self.own(1, width, dtype).data
+            layer.variance = self.own(1, width, dtype).data
+            layer.inverse = self.own(1, max(width, self.n_rows), dtype).data
+        layer.A = self.own(self.n_rows, width, dtype)
+        layer.D = self.own(self.n_rows, width, dtype)
+        layer.Z = layer.A
+        if fm_needs_z(layer.activation) or i == self.net.n_layers - 1:
+            layer.Z = self.own(self.n_rows, width, dtype)
+        return 0
 
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *:
         matrix = new_matrix(rows, cols, dtype)
@@ -116,8 +149,9 @@ cdef class BoundNet:
     cdef void copy_transposed(self) noexcept nogil:
         """Bring the transposed copies of the weights up to date."""
         cdef int i
-        for i in range(1, self.net.n_layers):
-            self.kernels.transpose(&self.net.layers[i].W, &self.net.layers[i].WT)
+        for i in range(self.net.n_layers):
+            if self.net.layers[i].WT.data != NULL:
+                self.kernels.transpose(&self.net.layers[i].W, &self.net.layers[i].WT)
 
     def __dealloc__(self):
         free(self.net.layers)

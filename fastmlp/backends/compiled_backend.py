@@ -27,13 +27,16 @@ from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
 from fastmlp.backends.base import PLAIN, EpochResult, StepOptions, TrainingData
-from fastmlp.layers import Dense
+from fastmlp.layers import BatchNorm, Dense, Dropout, LayerBase, LayerNorm
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
 
 __all__ = ["CompiledBackend"]
 
 Array = np.ndarray
+
+# The order of `enum fm_layer_kind` in csrc/fastmlp.h.
+KINDS: dict[type[LayerBase], int] = {Dense: 0, Dropout: 1, LayerNorm: 2, BatchNorm: 3}
 
 # Multiply-adds a thread has to have between two barriers before a second one pays: a barrier and
 # the other core's cache misses cost some microseconds (benchmarks/README.md has the crossing
@@ -163,7 +166,9 @@ class CompiledTrainer:
         rule = state.optimizer.rule
         self.options = options
         self.own_decay = any(layer.weight_decay is not None for layer in architecture.layers)
-        special = any(layer.special_step for layer in architecture.layers)
+        special = any(
+            layer.special_step or not isinstance(layer, Dense) for layer in architecture.layers
+        )
         special = special or options.clip_value < np.inf or options.measures_norm
         plain = rule.code == 0 and rule.l2 == 0 and rule.average is None and not special
         self.per_sample = data.batch_size == 1 and plain
@@ -182,7 +187,7 @@ class CompiledTrainer:
                 bound, samples, rule, options, skip_zeros, state, parameters.flat, average
             )
 
-    def epoch(self, order: Array, rates: Array) -> EpochResult:
+    def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
         state, losses, norms = self.state, np.zeros(len(rates)), None
         if self.per_sample:
             self.n_threads = 1
@@ -192,7 +197,8 @@ class CompiledTrainer:
             n_threads = self.backend._threads(self.work)
             norms = np.zeros(len(rates)) if self.options.measures_norm else None
             loss, weight, correct, self.n_threads = self.core.epoch(
-                order, scalars, n_threads, losses, norms, rates if self.own_decay else None
+                *(order, scalars, n_threads, losses, norms),
+                *(rates if self.own_decay else None, seed, first),
             )
         total_norm = 0.0 if norms is None else float(norms.sum())
         return EpochResult(loss, weight, correct, len(rates), total_norm, losses)
@@ -225,24 +231,36 @@ def _bind(
     squares: bool = False,
 ) -> net.BoundNet:
     layers = []
-    for i, (layer, (W, b)) in enumerate(zip(architecture.layers, parameters.pairs(), strict=True)):
-        assert isinstance(layer, Dense)  # others run on NumPy
+    groups = zip(architecture.layers, parameters.pairs(), parameters.groups(), strict=True)
+    for i, (layer, trained, group) in enumerate(groups):
+        if n_rows == 0 and isinstance(layer, Dropout):
+            continue  # nothing at prediction
         description = {
+            "kind": KINDS[type(layer)],
             "activation": layer.activation.code,
-            "W": W,
-            "b": b,
+            "parameters": trained,
+            "statistics": group[len(trained) :],
             "moments": [arena.pairs()[i] for arena in moments],
             "gradients": [arena.pairs()[i] for arena in gradients],
             "l1": layer.l1,
             "l2": layer.l2,
             "decay": -1.0 if layer.weight_decay is None else layer.weight_decay,
             "max_norm": layer.max_norm or 0.0,
+            "rate": 0.0,
+            "epsilon": 0.0,
+            "width": architecture.widths[i + 1],
         }
+        if isinstance(layer, Dropout):
+            description["rate"] = layer.rate
+        elif isinstance(layer, LayerNorm | BatchNorm):
+            description["epsilon"] = layer.epsilon
+        if isinstance(layer, BatchNorm):
+            description["rate"] = layer.momentum
         layers.append(description)
     loss, activation = architecture.loss, architecture.layers[-1].activation
     option = loss.option_row(architecture.n_outputs).astype(architecture.dtype)
     codes = loss.code, loss.fuses(activation), option, loss.value_factor, loss.factor
-    return net.BoundNet(layers, codes, n_rows, squares)
+    return net.BoundNet(layers, architecture.n_inputs, architecture.dtype, codes, n_rows, squares)
 
 
 def _codes(loss: Loss, activation: Activation, A: Array) -> tuple[Any, ...]:

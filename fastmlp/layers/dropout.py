@@ -18,12 +18,12 @@ __all__ = ["Dropout"]
 
 @dataclass(frozen=True)
 class Dropout(LayerBase):
-    """Each input is 0 with probability `rate`, else divided by ``1 - rate``; all stay at prediction.
+    """In training each input is 0 with probability `rate`, else divided by ``1 - rate``.
 
     Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html. May stand anywhere in
-    front of the output layer, also first, on the inputs. The masks depend on the network's seed, the
-    epoch, the sample's place in it, the layer and the unit alone: neither on threads nor on how
-    batches are cut.
+    front of the output layer, also first, on the inputs; predictions leave it out. The masks depend
+    on the network's random state at the start of the epoch, the sample's place in it, the layer and
+    the unit: neither on threads nor on where batches end.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layers that bring their inputs to mean 0 and variance 1: over a sample's units, or over a batch."""
+"""Layers that bring inputs to mean 0 and variance 1: over a sample's units, or over a batch."""
 
 from __future__ import annotations
 

@@ -122,11 +122,21 @@ def bits(values):
 def make_network(widths, activations, loss, dtype, seed=0, **options):
     """Architecture, its layers with `options`, and parameters of which no bias is 0."""
     layers = [Dense(n, name, **options) for n, name in zip(widths[1:], activations, strict=True)]
-    architecture = Architecture.checked(widths[0], layers, loss, dtype)
+    return network_of(widths[0], layers, loss, dtype, seed)
+
+
+def network_of(n_inputs, layers, loss, dtype, seed=0):
+    """Architecture of any layers, and parameters of which none is 0."""
+    architecture = Architecture.checked(n_inputs, layers, loss, dtype)
     parameters, rng = architecture.new_parameters(), np.random.default_rng(seed)
-    for W, b in parameters.pairs():
-        W[...] = rng.normal(0, len(W) ** -0.5, W.shape)
-        b[...] = rng.normal(0, 0.3, b.shape)
+    for layer, group in zip(architecture.layers, parameters.groups(), strict=True):
+        if isinstance(layer, Dense):
+            W, b = group
+            W[...] = rng.normal(0, len(W) ** -0.5, W.shape)
+            b[...] = rng.normal(0, 0.3, b.shape)
+        else:
+            for view in group:
+                view[...] = rng.uniform(0.5, 1.5, view.shape)
     return architecture, parameters
 
 
@@ -182,7 +192,7 @@ class Run:
         rng = np.random.default_rng(seed)
         rates = [rng.uniform(0.002, 0.02, data.n_steps(len(order))) for order in orders]
         epochs = zip(orders, rates, strict=True)
-        self.results = [self.trainer.epoch(order, rate) for order, rate in epochs]
+        self.results = [self.trainer.epoch(order, rate, 2**63 + seed) for order, rate in epochs]
 
 
 def padding_of(arena):

@@ -170,7 +170,8 @@ def core_epochs(network, optimizer, data, n_threads, n_epochs=2, options=PLAIN):
         if options.measures_norm:
             norms = np.empty(n_steps)
         core = run.trainer.core
-        loss, weight, correct, team = core.epoch(order, scalars, n_threads, losses, norms, rates)
+        arrays = order, scalars, n_threads, losses, norms, rates
+        loss, weight, correct, team = core.epoch(*arrays, 12345, 2**40)
         assert team <= n_threads
         results.append((loss, weight, correct, losses.tolist()))
         if norms is not None:
