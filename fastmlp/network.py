@@ -723,14 +723,15 @@ class Network:
     def __repr__(self) -> str:
         a = self.architecture
         lines = [f"Network({a.n_inputs} inputs, {a.loss}, {a.dtype}, {self.backend.name} backend)"]
+        width = max(8, *(1 + len(type(layer).__name__) for layer in a.layers))
         for layer, values, n_in, n_out in zip(
             a.layers, self.parameters, a.widths[:-1], a.widths[1:], strict=True
         ):
             name = layer.name if isinstance(layer, Layer) else layer.activation.name
             count = sum(value.size for value in values)
             kind, shape = type(layer).__name__, f"{n_in} -> {n_out}"
-            lines.append(f"  {kind:<10}{shape:<16}{name:<12}{count:>12,}")
-        lines.append(f"  {'parameters':<38}{self.arena.size:>12,}")
+            lines.append(f"  {kind:<{width}}{shape:<16}{name:<12}{count:>12,}")
+        lines.append(f"  {'parameters':<{width + 28}}{self.arena.size:>12,}")
         return "\n".join(lines)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_parameters_and_repr():
         [],
         [(4, 3), (3,)],
     ]
-    assert "Layer     8 -> 4          products" in repr(net)
+    assert "Layer   8 -> 4          products" in repr(net)
     deltas = [tuple(np.ones_like(array) for array in layer) for layer in net.parameters]
     net.update_weights(deltas)
     assert net.parameters[1][0].tolist() == [2] * 8
