@@ -41,6 +41,10 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
   for (ptrdiff_t p = 0; p < k; p++) {
     const ptrdiff_t at = indexed ? list[p] : p;
     const REAL *weights = w + at * ldw;
+    if (!transposed) {
+      const REAL *ahead = indexed ? w + list[p+16<k?p+16:p] * ldw : weights + 16 * ldw;
+      for (int c = 0; c < nv; c++) __builtin_prefetch(ahead + c * VL);
+    }
     const ptrdiff_t step = transposed ? at * ldx : at;
     vec row[8];
 #pragma GCC unroll 8
@@ -208,6 +212,14 @@ static void FN(affine_backward_bias)(const fm_matrix *dZ, void *db) {
 static void FN(transpose)(const fm_matrix *W, fm_matrix *WT) {
   const REAL *restrict w = W->data;
   REAL *restrict t = WT->data;
+  const ptrdiff_t rows = W->rows - W->rows % VL, cols = W->cols - W->cols % VL;
+  for (ptrdiff_t i = 0; i < rows; i += VL)
+    for (ptrdiff_t j = 0; j < cols; j += VL) {
+      vec block[VL];
+      for (int r = 0; r < VL; r++) block[r] = vload(w + (i + r) * W->ld + j);
+      vtranspose(block);
+      for (int r = 0; r < VL; r++) vstore(t + (j + r) * WT->ld + i, block[r]);
+    }
   for (ptrdiff_t j = 0; j < W->cols; j++)
-    for (ptrdiff_t i = 0; i < W->rows; i++) t[j * WT->ld + i] = w[i * W->ld + j];
+    for (ptrdiff_t i = j < cols ? rows : 0; i < W->rows; i++) t[j * WT->ld + i] = w[i * W->ld + j];
 }

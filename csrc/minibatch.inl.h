@@ -445,6 +445,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
     const ptrdiff_t n_strips = FN(strips_of)(layer);
     const ptrdiff_t first = n_strips * part / n_parts, end = n_strips * (part + 1) / n_parts;
+    ptrdiff_t copied = k * first / n_strips;
     for (ptrdiff_t strip = first; strip < end; strip++) {
       const ptrdiff_t i = k * strip / n_strips, rows = k * (strip + 1) / n_strips - i;
       REAL *w = (REAL *)layer->W.data + i * ld;
@@ -471,10 +472,13 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
       for (ptrdiff_t r = 0; r < rows; r++)
         FN(optimizer_update)(&weights_update, n, g + r * ld, w + r * ld,
                              s0 ? s0 + (i + r) * ld : NULL, s1 ? s1 + (i + r) * ld : NULL);
-      if (layer->WT.data) {
-        const fm_matrix changed = {w, rows, n, ld};
-        fm_matrix copy = {(REAL *)layer->WT.data + i, n, rows, layer->WT.ld};
+      /* Whole vectors of rows, as soon as they are there. */
+      const ptrdiff_t ready = i + rows - copied, some = strip + 1 < end ? ready % VL : 0;
+      if (layer->WT.data && ready > some) {
+        const fm_matrix changed = FN(rows_of)(&layer->W, copied, copied + ready - some);
+        fm_matrix copy = {(REAL *)layer->WT.data + copied, n, ready - some, layer->WT.ld};
         FN(transpose)(&changed, &copy);
+        copied += ready - some;
       }
     }
     if (part == n_parts - 1) {

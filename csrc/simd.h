@@ -181,6 +181,35 @@ INLINE vec vmin(vec a, vec b) { return vblend(vlt(a, b), a, b); }
 #define vround FN(vround_)
 INLINE vec vround(vec a) { return (a + ROUND_MAGIC) - ROUND_MAGIC; }
 
+/* Element j of vector i changes places with element i of vector j: a block of VL by VL, in log2(VL)
+ * rounds that exchange ever larger pieces of it. */
+#define vtranspose FN(vtranspose_)
+INLINE void vtranspose(vec block[]) {
+#ifdef __clang__
+  REAL copy[VL][VL];
+  for (int i = 0; i < VL; i++) vstore(copy[i], block[i]);
+  for (int i = 0; i < VL; i++)
+    for (int j = 0; j < VL; j++) block[i][j] = copy[j][i];
+#else
+#pragma GCC unroll 4
+  for (int width = 1; width < VL; width *= 2) {
+    ivec low, high;
+#pragma GCC unroll 16
+    for (int j = 0; j < VL; j++) {
+      low[j] = j & width ? VL + j - width : j;
+      high[j] = j & width ? VL + j : j + width;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++)
+      if (!(i & width)) {
+        const vec a = block[i], b = block[i + width];
+        block[i] = __builtin_shuffle(a, b, low);
+        block[i + width] = __builtin_shuffle(a, b, high);
+      }
+  }
+#endif
+}
+
 /* Sum and maximum over the lanes, in a fixed order. */
 #define vsum FN(vsum_)
 INLINE REAL vsum(vec a) {
