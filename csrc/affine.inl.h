@@ -41,8 +41,10 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
   for (ptrdiff_t p = 0; p < k; p++) {
     const ptrdiff_t at = indexed ? list[p] : p;
     const REAL *weights = w + at * ldw;
+    /* Rows of a wide w lie pages apart, where no hardware fetches ahead. */
     if (!transposed) {
-      const REAL *ahead = indexed ? w + list[p+16<k?p+16:p] * ldw : weights + 16 * ldw;
+      const ptrdiff_t later = p + 16 < k ? p + 16 : p;
+      const REAL *ahead = w + (indexed ? list[later] : later) * ldw;
       for (int c = 0; c < nv; c++) __builtin_prefetch(ahead + c * VL);
     }
     const ptrdiff_t step = transposed ? at * ldx : at;

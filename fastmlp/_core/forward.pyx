@@ -40,7 +40,9 @@ cdef size_t workspace_size(
     return size // CACHE_LINE * CACHE_LINE + CACHE_LINE
 
 
-cdef fm_matrix take(char **memory, Py_ssize_t rows, Py_ssize_t cols, size_t itemsize) noexcept nogil:
+cdef fm_matrix take(
+    char **memory, Py_ssize_t rows, Py_ssize_t cols, size_t itemsize
+) noexcept nogil:
     """Rows for a block, from the front of the workspace."""
     cdef fm_matrix matrix
     matrix.data = memory[0]
