@@ -130,7 +130,7 @@ def test_import_is_light(run_python):
     """What takes long to import is imported where it is used."""
     code = """
         import sys
-        from fastmlp import *
+        import fastmlp
         heavy = "sklearn scipy matplotlib rich typer pooch safetensors pandas"
         print([name for name in heavy.split() if name in sys.modules])
     """
