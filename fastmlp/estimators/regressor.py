@@ -11,6 +11,7 @@ from sklearn.metrics import mean_pinball_loss, r2_score
 from sklearn.utils.metaestimators import available_if
 
 from fastmlp.estimators.base import BaseMLP, ValidationSet
+from fastmlp.estimators.documentation import ATTRIBUTES, PARAMETERS, STOPPING
 from fastmlp.estimators.parameters import SHARED, Rule, choice, either, every, number
 from fastmlp.estimators.sklearn_callbacks import with_callbacks
 from fastmlp.losses import Huber, Loss, Quantile, get_loss
@@ -21,7 +22,38 @@ Array = np.ndarray
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
-    """Multi-layer perceptron regressor, in the place of scikit-learn's."""
+    __doc__ = f"""Multi-layer perceptron regressor: scikit-learn's, faster and with more to choose.
+
+    The same parameters, data and `random_state` give the curves of scikit-learn's MLPRegressor, in
+    float64 to rounding. The parameters from `huber_delta` on, and losses other than "squared_error"
+    and "poisson", are additions.
+
+    Parameters
+    ----------
+    loss : str, default "squared_error"
+        "squared_error" (half of it), "absolute_error", "huber", "quantile", "poisson" for counts or
+        "gamma" for amounts (half the deviance, of the exponential of the last layer).
+{PARAMETERS}
+    huber_delta : float, default 1
+        With "huber": where the squared error turns into the absolute one.
+    quantile : float or sequence of float in (0, 1), default 0.5
+        With "quantile": what to predict. Several levels of one target come out side by side and do
+        not cross.
+{STOPPING}
+
+    Attributes
+    ----------
+{ATTRIBUTES}
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_regression
+    >>> from fastmlp import MLPRegressor
+    >>> X, y = make_regression(200, 5, random_state=0)
+    >>> bands = MLPRegressor("quantile", quantile=[0.1, 0.5, 0.9], solver="lbfgs", random_state=0)
+    >>> bands.fit(X, y / y.std()).predict(X[:2]).shape
+    (2, 3)
+    """
 
     _rules: ClassVar[dict[str, Rule]] = {
         **SHARED,
