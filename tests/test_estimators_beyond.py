@@ -55,7 +55,9 @@ def test_hinge_gives_scores(n_classes):
     assert not hasattr(model, "predict_proba")
     assert not hasattr(MLPClassifier(), "decision_function")
     labels = make_multilabel_classification(50, random_state=0)
-    with pytest.raises(ValueError, match="loss: expected 'log_loss' or 'focal' for multilabel"):
+    with pytest.raises(
+        ValueError, match="loss: expected 'log_loss' or 'focal' for several targets"
+    ):
         MLPClassifier(loss="hinge").fit(*labels)
 
 
@@ -189,6 +191,35 @@ def test_class_weights_of_labels():
     sparse.fit(X_, scipy.sparse.csr_matrix(y))
     assert sparse.loss_curve_ == expected.loss_curve_
     assert scipy.sparse.issparse(sparse.predict(X_))
+
+
+def test_several_targets_of_several_classes():
+    names = np.array(["u", "v", "w"])
+    y = np.stack([names[Y], names[(X[:, 0] > 5.8).astype(int)]], axis=1).astype(object)
+    settings = {"max_iter": 300, "learning_rate_init": 0.02, "random_state": 0}
+    model = MLPClassifier(16, **settings).fit(X, y, X_val=X[::2], y_val=y[::2])
+    assert model.validation_scores_[-1] == pytest.approx(model.score(X[::2], y[::2]))
+    assert [c.tolist() for c in model.classes_] == [["u", "v", "w"], ["u", "v"]]
+    assert model.score(X, y) > 0.85
+    predicted, probabilities = model.predict(X), model.predict_proba(X)
+    assert predicted.shape == y.shape
+    for j, block in enumerate(probabilities):
+        np.testing.assert_allclose(block.sum(axis=1), 1)
+        np.testing.assert_array_equal(model.classes_[j][block.argmax(axis=1)], predicted[:, j])
+        np.testing.assert_allclose(model.predict_log_proba(X)[j], np.log(block))
+    parts = MLPClassifier(16, random_state=0)
+    for rows in (slice(0, 50), slice(50, 150)):
+        parts.partial_fit(X[rows], y[rows], classes=[["u", "v", "w"], ["u", "v"]])
+    assert parts.predict(X).shape == y.shape
+    with pytest.raises(ValueError, match="y: expected 2 targets"):
+        parts.partial_fit(X, y[:, 0])
+    with pytest.raises(ValueError, match="classes not in"):
+        parts.partial_fit(X, np.where(y == "u", "q", y))
+
+
+def test_classes_of_validation_data_have_to_be_known():
+    with pytest.raises(ValueError, match="classes not in"):
+        MLPClassifier(max_iter=1).fit(X, Y, X_val=X, y_val=Y + 1)
 
 
 # --- Validation, stopping, callbacks --------------------------------------------------------------

@@ -83,6 +83,12 @@ def test_scikit_learns_checks_of_the_transformer(estimator, check):
     check(estimator)
 
 
+needs_1_9 = pytest.mark.skipif(
+    not hasattr(MLPClassifier, "set_callbacks"), reason="needs scikit-learn 1.9"
+)
+
+
+@needs_1_9
 def test_parameters_and_defaults_are_theirs():
     for ours, original in (
         (MLPClassifier, theirs.MLPClassifier),
@@ -101,6 +107,7 @@ def test_parameters_and_defaults_are_theirs():
             )
 
 
+@needs_1_9
 def test_every_public_attribute_of_theirs_is_there():
     for solver in ("adam", "lbfgs"):
         for kind in ("MLPClassifier", "MLPRegressor"):
@@ -260,7 +267,7 @@ class Recorder:
         return context.task_id + 1 == self.stop_after and context.task_name == "epoch"
 
 
-@pytest.mark.skipif(not hasattr(MLPClassifier, "set_callbacks"), reason="needs scikit-learn 1.9")
+@needs_1_9
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_their_callbacks(solver):
     recorder = Recorder(stop_after=3)
@@ -275,7 +282,7 @@ def test_their_callbacks(solver):
     np.testing.assert_array_equal(recorder.scores[-1][1], model.predict_proba(X))
 
 
-@pytest.mark.skipif(not hasattr(MLPClassifier, "set_callbacks"), reason="needs scikit-learn 1.9")
+@needs_1_9
 def test_their_progress_bar_and_scoring(capsys):
     from sklearn.callback import ProgressBar, ScoringMonitor
 

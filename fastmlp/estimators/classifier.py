@@ -10,6 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.estimators.base import BaseMLP, ValidationSet
 from fastmlp.estimators.documentation import ATTRIBUTES, PARAMETERS, STOPPING
@@ -27,6 +28,18 @@ from fastmlp.losses import BinaryCrossEntropy, BinaryFocal, CrossEntropy, Focal,
 __all__ = ["MLPClassifier"]
 
 Array = np.ndarray
+
+
+def _codes(classes: Array, y: Array) -> Array:
+    """Positions of `y` among the sorted `classes`."""
+    codes = np.searchsorted(classes, y)
+    wrong = classes.take(codes, mode="clip") != y
+    if np.any(wrong):
+        raise ValueError(
+            f"`y` has classes not in `self.classes_`. `self.classes_` has {classes}. 'y' has "
+            f"{np.unique(np.asarray(y)[wrong])}."
+        )
+    return codes
 
 
 def _gives_probabilities(estimator: MLPClassifier) -> bool:
@@ -63,7 +76,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
+    classes_ : ndarray of shape (n_classes,), or list of them for several targets
 {ATTRIBUTES}
 
     Examples
@@ -146,8 +159,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ----------
         X : {array-like, sparse matrix} of shape (n, n_features)
             float32 stays float32; everything else becomes float64.
-        y : array-like of shape (n,) or (n, n_labels)
-            Classes; or 0 and 1, a column a label (multilabel).
+        y : array-like of shape (n,), (n, n_labels) or (n, n_targets)
+            Classes; 0 and 1, a column a label (multilabel); or classes, a column a target, of which
+            each class has an output of its own (one against the rest).
         sample_weight : array-like of shape (n,) or None, default None
         X_val, y_val, sample_weight_val : as `X`, `y`, `sample_weight`, default None
             Samples to validate on after each epoch. With ``early_stopping=True`` they take the
@@ -176,7 +190,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         X, y, sample_weight
             As for `fit`; `y` need not have all classes.
         classes : array-like or None, default None
-            All classes; needed in the first call.
+            All classes; needed in the first call. A list of arrays for several targets.
 
         Returns
         -------
@@ -193,9 +207,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         Returns
         -------
-        ndarray of shape (n,) or (n, n_labels)
+        ndarray of shape (n,), or (n, n_labels) or (n, n_targets)
         """
         outputs = self._outputs(X)
+        if self._target_type == "multiclass-multioutput":
+            columns = zip(self.classes_, self._blocks(outputs), strict=True)
+            return np.stack([c.take(block.argmax(axis=1)) for c, block in columns], axis=1)
         if self._target_type == "multilabel-indicator":
             labels = (outputs > 0.5).astype(int)
             if self._sparse_labels is None:
@@ -208,7 +225,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return self.classes_.take(outputs[:, 0] > 0.5)
 
     @available_if(_gives_probabilities)
-    def predict_proba(self, X: Any) -> Array:
+    def predict_proba(self, X: Any) -> Any:
         """Probabilities of the classes, in the order of ``classes_``.
 
         Parameters
@@ -217,9 +234,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         Returns
         -------
-        ndarray of shape (n, n_classes), or (n, n_labels) for multilabel targets
+        ndarray of shape (n, n_classes), or (n, n_labels) for multilabel targets; a list of such
+        arrays, one a target, for several targets
         """
         outputs = self._outputs(X)
+        if self._target_type == "multiclass-multioutput":
+            return [block / block.sum(axis=1, keepdims=True) for block in self._blocks(outputs)]
         if self._target_type == "multilabel-indicator" or self.n_outputs_ > 1:
             return outputs
         if len(self.classes_) == 1:
@@ -227,11 +247,31 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.hstack([1 - outputs, outputs])
 
     @available_if(_gives_probabilities)
-    def predict_log_proba(self, X: Any) -> Array:
+    def predict_log_proba(self, X: Any) -> Any:
         """Logarithm of `predict_proba`."""
         probabilities = self.predict_proba(X)
         with np.errstate(divide="ignore"):
+            if isinstance(probabilities, list):
+                return [np.log(block, out=block) for block in probabilities]
             return np.log(probabilities, out=probabilities)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of samples that are right, in all their labels or targets.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        if self._target_type != "multiclass-multioutput":
+            return float(super().score(X, y, sample_weight))
+        right = (self.predict(X) == np.asarray(y)).all(axis=1)
+        return float(np.average(right, weights=sample_weight))
 
     @available_if(_gives_scores)
     def decision_function(self, X: Any) -> Array:
@@ -251,12 +291,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     # --- Targets ----------------------------------------------------------------------------------
 
     def _learn_targets(self, y: Array, *, continuing: bool, partial: bool, classes: Any) -> None:
-        if (continuing or partial) and classes is None and self._all_known(y):
+        if (continuing or partial) and self._all_known(y, classes):
             return
         check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
-        if kind == "multiclass-multioutput":
-            raise ValueError("y: multiclass-multioutput targets are not supported")
+        several = getattr(self, "_target_type", "") == "multiclass-multioutput"
+        if kind == "multiclass-multioutput" or (several and (continuing or partial)):
+            self._learn_several_targets(y, continuing=continuing or partial, classes=classes)
+            return
         labels = unique_labels(y)
         if partial and classes is None and not hasattr(self, "classes_"):
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -275,15 +317,24 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 "warm_start can only be used where `y` has the same classes as in the previous "
                 f"call to fit. Previously got {self.classes_}, `y` has {labels}"
             )
-        if len(np.setdiff1d(labels, self.classes_)):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
-                f"'y' has {labels}."
-            )
 
-    def _all_known(self, y: Any) -> bool:
+    def _learn_several_targets(self, y: Array, *, continuing: bool, classes: Any) -> None:
+        """Several targets of several classes each: ``classes_`` is a list, one array a target."""
+        if not (continuing and hasattr(self, "classes_")):
+            self.classes_ = [np.unique(c) for c in (y.T if classes is None else classes)]
+            self._target_type, self._sparse_labels = "multiclass-multioutput", None
+        if y.ndim != 2 or y.shape[1] != len(self.classes_):
+            raise ValueError(f"y: expected {len(self.classes_)} targets, got shape {y.shape}")
+
+    def _blocks(self, outputs: Array) -> list[Array]:
+        """The outputs of each target."""
+        return np.split(outputs, np.cumsum([len(c) for c in self.classes_])[:-1], axis=1)
+
+    def _all_known(self, y: Any, classes: Any) -> bool:
         """Whether a later call brings nothing new; a fast answer, False where it takes longer."""
         if not hasattr(self, "classes_") or self._target_type != "multiclass" or self.warm_start:
+            return False
+        if classes is not None and not np.array_equal(classes, self.classes_):
             return False
         if issparse(y) or y.ndim != 1 or y.dtype.kind != self.classes_.dtype.kind:
             return False
@@ -295,19 +346,26 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _encode(self, y: Any) -> Array:
         if self._target_type == "multilabel-indicator":
             return np.asarray(y.toarray() if issparse(y) else y).astype(np.float64)
-        codes = np.searchsorted(self.classes_, y)
+        if self._target_type == "multiclass-multioutput":
+            columns = zip(self.classes_, y.T, strict=True)
+            return np.hstack([np.eye(len(c))[_codes(c, column)] for c, column in columns])
+        codes = _codes(self.classes_, y)
         one_output = len(self.classes_) <= 2 and self.loss != "hinge"
         return codes[:, None].astype(np.float64) if one_output else codes
 
     def _head(self) -> tuple[int, str, Loss]:
-        n_classes, multilabel = len(self.classes_), self._target_type == "multilabel-indicator"
+        n_classes, multilabel = len(self.classes_), self._target_type != "multiclass"
+        if self._target_type == "multiclass-multioutput":
+            n_classes = sum(len(classes) for classes in self.classes_)
         if self.loss != "log_loss" and self.label_smoothing:
             raise InvalidParameterError(
                 f"label_smoothing: expected 0 beside loss={self.loss!r}, got {self.label_smoothing}"
             )
         if self.loss == "hinge":
             if multilabel:
-                raise InvalidParameterError("loss: expected 'log_loss' or 'focal' for multilabel y")
+                raise InvalidParameterError(
+                    "loss: expected 'log_loss' or 'focal' for several targets"
+                )
             return max(n_classes, 2), "identity", get_loss("hinge")
         focal = self.loss == "focal"
         if n_classes > 2 and not multilabel:
@@ -336,7 +394,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return balanced
 
     def _validation_score(self, validation: ValidationSet, scores: dict[str, float]) -> float:
-        return scores["accuracy"]
+        if self._target_type != "multiclass-multioutput":
+            return scores["accuracy"]
+        right = (self.predict(validation.X) == validation.y).all(axis=1)
+        return float(np.average(right, weights=validation.weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
