@@ -273,7 +273,7 @@ def class_probabilities(
 def first_layer_weights(
     network: Network, image_shape: tuple[int, int] | None = None, n_units: int = 64, ax: Any = None
 ) -> Any:
-    """The weights into each unit of the first layer, as an image of the inputs.
+    """The weights into each unit of the first dense layer, as an image of the inputs.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ def first_layer_weights(
     ValueError
         Where the inputs do not make such images.
     """
-    W = network.parameters[0][0]
+    W = next(group[0] for group in network.parameters if group and group[0].ndim == 2)
     strongest = np.sort(np.argsort(-np.square(W).sum(axis=0), kind="stable")[:n_units])
     images = _images(W[:, strongest].T, image_shape)
     n, height, width = images.shape

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastmlp import SGD, Adam, Callback, Dense, DivergenceError, Network, callbacks
+from fastmlp import (
+    SGD,
+    Adam,
+    BatchNorm,
+    Callback,
+    Dense,
+    DivergenceError,
+    Dropout,
+    Network,
+    callbacks,
+)
 from fastmlp.callbacks import EarlyStopping, LambdaCallback, TimeBudget
 from fastmlp.history import History
 from fastmlp.schedules import LinearDecay
@@ -259,6 +269,18 @@ def test_steps_are_told_and_change_no_bits(
     for without, with_steps in histories:
         for name in ("loss", "accuracy", "lr"):
             np.testing.assert_allclose(without[name], with_steps[name], rtol=1e-13)
+
+
+def test_steps_do_not_move_the_masks(backend, dtype, make_data, state_of):
+    layers = [Dropout(0.3), Dense(6, "relu"), BatchNorm(), Dropout(0.5), Dense(3, "softmax")]
+    nets = [
+        Network(5, layers, loss="cross_entropy", seed=0, dtype=dtype, backend=backend)
+        for _ in range(2)
+    ]
+    data = make_data(nets[0], 10)
+    for net, hooks in zip(nets, ([], [Steps(2)]), strict=True):
+        net.fit(*data, epochs=3, batch_size=3, callbacks=hooks)
+    assert state_of(nets[0]) == state_of(nets[1])
 
 
 def test_the_loss_since_the_last_call(backend, make_network, make_data):

@@ -22,10 +22,13 @@ from fastmlp import (
     Adam,
     AdamW,
     Averaged,
+    BatchNorm,
     Callback,
     Checkpoint,
     Dense,
+    Dropout,
     EarlyStopping,
+    LayerNorm,
     Nadam,
     Network,
     RMSprop,
@@ -109,6 +112,40 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert state_of(net) == state_of(whole)
     assert net.optimizer_state.schedule == whole.optimizer_state.schedule
     assert records_of(net) == records_of(whole)
+
+
+def regularised(backend, dtype):
+    """Masks of every epoch, statistics that run along, penalties."""
+    layers = [
+        *(Dropout(0.2), Dense(6, "relu", l2=1e-3), BatchNorm(), Dropout(0.3)),
+        *(Dense(5, "tanh"), LayerNorm(), Dense(3, "softmax")),
+    ]
+    return Network(5, layers, loss="cross_entropy", seed=0, dtype=dtype, backend=backend)
+
+
+@pytest.mark.parametrize("restore_best", [False, True])
+def test_layers_that_change_in_training_go_on_too(
+    backend, dtype, make_data, state_of, path, restore_best
+):
+    whole, net = regularised(backend, dtype), regularised(backend, dtype)
+    X, y = make_data(whole, 10)
+    settings = {"batch_size": 4, "validation_data": (X[:5], y[:5]), "clip_norm": 0.5}
+
+    def callbacks(*more):
+        # Only the first epoch is an improvement, so the best is one of before the interruption.
+        best = [EarlyStopping(min_delta=100)] if restore_best else []
+        return [*best, Checkpoint(path), *more]
+
+    whole.fit(X, y, optimizer=Averaged(Adam()), epochs=6, callbacks=callbacks(), **settings)
+    killed = callbacks(kill_after(3))
+    with pytest.raises(Killed):
+        net.fit(X, y, optimizer=Averaged(Adam()), epochs=6, callbacks=killed, **settings)
+    net = Network.load(path, backend=backend)
+    net.fit(X, y, epochs=3, callbacks=callbacks(), **settings)
+    assert state_of(net) == state_of(whole)
+    assert records_of(net) == records_of(whole)
+    assert net.predict(X).tobytes() == whole.predict(X).tobytes()
+    assert net.optimizer_state.step == (3 if restore_best else 18)
 
 
 def test_what_is_restored(backend, dtype, make_network, make_data, state_of, path):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from fastmlp import Dense, History, Network
+from fastmlp import Dense, Dropout, History, LayerNorm, Network
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -130,6 +130,14 @@ def test_first_layer_weights(ax, n_units, expected):
     first = W[:, 0].reshape(3, 4)
     np.testing.assert_array_equal(sheet[1:4, 1:5], first)
     assert f"{expected} of 6" in result.get_title() or expected == 6
+
+
+def test_first_layer_weights_behind_other_layers(ax):
+    layers = [Dropout(0.1), LayerNorm(), Dense(6, "tanh"), Dense(3, "softmax")]
+    net = Network(9, layers, loss="cross_entropy", seed=0, backend="numpy")
+    result = drawn(plots.first_layer_weights(net, ax=ax), ax)
+    sheet = np.ma.filled(result.images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(sheet[1:4, 1:4], net.parameters[2][0][:, 0].reshape(3, 3))
 
 
 def test_worst_mistakes(ax):
