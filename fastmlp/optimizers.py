@@ -111,7 +111,9 @@ class Optimizer:
     def update(
         self, w: Array, g: Array, states: list[Array], lr: float, t: int, decay: bool
     ) -> None:
-        """Change `w` and `states` in place; weight decay only where `decay` is true."""
+        """Change `w` and `states` in place, element by element; weight decay only where `decay` is
+        true. Called part by part.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say its update")
 
     def scalars(self, lr: Array, t: Array) -> Array:

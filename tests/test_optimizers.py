@@ -10,6 +10,7 @@ from scipy import special
 
 from fastmlp import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
 from fastmlp.backends import get_backend
+from fastmlp.backends.numpy_backend import UPDATE_BLOCK
 
 # --- The papers' update rules: a new w; `memory` starts as zeros, `t` as 1 ------------------------
 
@@ -109,6 +110,19 @@ def test_updates_are_the_papers(backend, dtype, optimizer, paper, decay, n_steps
         assert g.tobytes() == before
         expected = paper(optimizer, expected, g.astype(np.float64), memory, t, decay)
     np.testing.assert_allclose(w, expected, **tolerance(dtype))
+
+
+@pytest.mark.parametrize("optimizer", EACH_KIND, ids=str)
+@pytest.mark.parametrize("n", [UPDATE_BLOCK - 1, UPDATE_BLOCK, 2 * UPDATE_BLOCK + 3])
+def test_numpys_blocks_are_the_whole(dtype, optimizer, n):
+    rng = np.random.default_rng(3)
+    w, g, *states = (rng.uniform(0.1, 1, n).astype(dtype) for _ in range(2 + 2))
+    states = states[: optimizer.rule.n_states]
+    expected, *moments = (array.copy() for array in (w, *states))
+    optimizer.update(expected, g, moments, optimizer.lr, 2, True)
+    get_backend("numpy").optimizer_update(optimizer, w, g, states, optimizer.lr, 2, True)
+    for actual, whole in zip((w, *states), (expected, *moments), strict=True):
+        np.testing.assert_array_equal(actual, whole)
 
 
 def update_with_scalars(rule, columns, w, g, states, decay):

@@ -23,6 +23,10 @@ __all__ = ["NumpyBackend"]
 
 Array = np.ndarray
 
+# Elements of an update at a time. An array of 100,000s of them per term of the formula can be new
+# memory from the system every time: Adam on 235,146 parameters then takes 2.9 ms instead of 0.6.
+UPDATE_BLOCK = 1 << 15
+
 # Divergence is found by looking at the loss, and saturated exponentials are meant: no warnings.
 _quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 
@@ -95,7 +99,9 @@ class NumpyBackend:
         step: int,
         decay: bool,
     ) -> None:
-        optimizer.update(w, g, states, float(lr), step, decay)
+        for start in range(0, len(w), UPDATE_BLOCK):
+            part = slice(start, start + UPDATE_BLOCK)
+            optimizer.update(w[part], g[part], [s[part] for s in states], float(lr), step, decay)
 
     def trainer(
         self,
