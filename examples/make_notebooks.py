@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-THUMBNAIL_WIDTH = 360  # pixels
+THUMBNAIL_WIDTH = 420  # pixels
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -53,7 +53,7 @@ def make(path: Path) -> None:
     figure.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH), Image.Resampling.LANCZOS)
     for name in ("thumbnails", "notebooks"):
         (HERE / name).mkdir(exist_ok=True)
-    figure.quantize(64).save(HERE / "thumbnails" / f"{path.stem}.png", optimize=True)
+    figure.save(HERE / "thumbnails" / f"{path.stem}.png", optimize=True)
     nbformat.write(notebook, HERE / "notebooks" / f"{path.stem}.ipynb")
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from fastmlp import config, datasets, set_num_threads
+from fastmlp import Network, config, datasets, set_num_threads
 from fastmlp.backends import compiled_error, load_compiled
+from fastmlp.experiments import find_experiments
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -119,6 +120,26 @@ def test_backpropagation_by_hand(run, capsys):
     ]
     assert names["accuracies"].shape == (2, 60)
     assert names["accuracies"][:, -1].min() > 0.95
+
+
+def test_layers_and_hyperparameters(run):
+    names = run("layers_and_hyperparameters", EPOCHS=40)
+    (dW1, db1), (dW2, db2) = names["together"]
+    for name, expected in (("dW1", dW1), ("db1", db1), ("dW2", dW2), ("db2", db2)):
+        np.testing.assert_allclose(names[name], expected, rtol=0, atol=1e-12)
+    experiments = {e.folder.name: e for e in find_experiments("iris_runs")}
+    assert set(experiments) == {*names["runs"], "petal width"}
+    for name, experiment in experiments.items():
+        assert set(experiment.result) == {"training", "validation", "test"}
+        assert experiment.result["training"] < (0.1 if name == "petal width" else 0.2)
+        assert len(experiment.history) == 40
+        net = Network.load(experiment.path("last.safetensors"))
+        predictions = np.loadtxt(experiment.path("predictions.csv"), delimiter=",", ndmin=2)
+        X = names["X_test"][:, : net.architecture.n_inputs]
+        np.testing.assert_allclose(net.predict(X), predictions.reshape(len(X), -1), rtol=1e-6)
+        assert experiment.path("curves.png").stat().st_size > 5000
+    decaying = experiments["100 units, 0.1 decaying"].history["lr"]
+    assert decaying[-1] == pytest.approx(0.001, rel=0.02)
 
 
 def test_fashion_mnist_adam(run):
