@@ -12,7 +12,7 @@ from sklearn.datasets import load_iris, make_multilabel_classification, make_reg
 from sklearn.exceptions import ConvergenceWarning
 
 import fastmlp
-from fastmlp import SGD, Activation, Adam, Callback, MLPClassifier, MLPRegressor
+from fastmlp import SGD, Activation, Adam, Callback, MLPClassifier, MLPFeatures, MLPRegressor
 from fastmlp.losses import Huber
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -159,6 +159,41 @@ def test_clipping(clip):
     steps = model.network_.arena.flat - start.network_.arena.flat
     size = np.abs(steps).max() if clip == "clip_value" else np.linalg.norm(steps)
     np.testing.assert_allclose(size, 1e-3, rtol=1e-6)
+
+
+def test_dropout():
+    settings = {"max_iter": 40, "learning_rate_init": 0.02, "random_state": 0}
+    model = MLPClassifier((30, 20), dropout=0.4, **settings).fit(X, Y)
+    again = MLPClassifier((30, 20), dropout=[0.4, 0.4], **settings).fit(X, Y)
+    assert model.loss_curve_ == again.loss_curve_
+    plain = MLPClassifier((30, 20), **settings).fit(X, Y)
+    assert model.loss_ > plain.loss_
+    assert model.score(X, Y) > 0.85
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
+    assert [W.shape for W in model.coefs_] == [(4, 30), (30, 20), (20, 3)]
+    assert model.n_layers_ == 4
+    features = MLPFeatures(model, layer=1, prefit=True).fit(X, Y).transform(X)
+    hidden = np.maximum(X @ model.coefs_[0] + model.intercepts_[0], 0)
+    hidden = np.maximum(hidden @ model.coefs_[1] + model.intercepts_[1], 0)
+    np.testing.assert_allclose(features, hidden)
+    first = MLPClassifier((30, 20), dropout=[0, 0.5], random_state=0, max_iter=1).fit(X, Y)
+    assert [type(layer).__name__ for layer in first.network_.architecture.layers] == [
+        *("Dense", "Dense", "Dropout", "Dense"),
+    ]
+    for wrong, message in (([0.1], "one number, or one for each of 2"), (1.0, r"in \[0, 1\)")):
+        with pytest.raises(ValueError, match=f"dropout: expected .*{message}"):
+            MLPClassifier((30, 20), dropout=wrong).fit(X, Y)
+    with pytest.raises(ValueError, match="dropout: expected 0 beside solver='lbfgs'"):
+        MLPClassifier(solver="lbfgs", dropout=0.1).fit(X, Y)
+
+
+def test_lbfgs_goes_on_from_float32():
+    X32 = X.astype(np.float32)
+    model = MLPClassifier(5, max_iter=5, warm_start=True, random_state=0).fit(X32, Y)
+    before = model.score(X32, Y)
+    model.set_params(solver="lbfgs", max_iter=50).fit(X32, Y)
+    assert model.coefs_[0].dtype == np.float64
+    assert model.score(X32, Y) > max(before, 0.9)
 
 
 def test_class_weights_are_sample_weights():
@@ -343,7 +378,7 @@ def test_a_warm_start_keeps_held_out_samples_apart():
 
 def test_a_warm_start_of_another_shape_is_refused():
     model = MLPClassifier(5, max_iter=2, warm_start=True).fit(X, Y)
-    with pytest.raises(ValueError, match=r"hidden_layer_sizes: expected layers of \[4, 5, 3\]"):
+    with pytest.raises(ValueError, match=r"expected layers of \[4, 5, 3\]"):
         model.set_params(hidden_layer_sizes=6).fit(X, Y)
     model.set_params(hidden_layer_sizes=5, alpha=1.0, activation="tanh").fit(X, Y)
     assert model.network_.architecture.layers[0].l2 == 1.0

@@ -35,7 +35,8 @@ from fastmlp.estimators.parameters import InvalidParameterError, Rule, check_par
 from fastmlp.estimators.sklearn_callbacks import CallbackSupportMixin, bridge
 from fastmlp.feeding import Samples
 from fastmlp.history import History
-from fastmlp.layers import Dense
+from fastmlp.layers import Dense, Dropout
+from fastmlp.layers.base import LayerBase
 from fastmlp.losses import Loss
 from fastmlp.network import Network
 from fastmlp.optimizers import SGD, Adam, Optimizer
@@ -50,6 +51,11 @@ OUR_NAMES = {"logistic": "sigmoid"}
 FORMATS = ("csr", "csc")
 # Elements of a block of rows that is made dense at a time.
 DENSE_BLOCK = 1 << 22
+
+
+def dense_parameters(network: Network) -> list[tuple[Array, ...]]:
+    """(W, b) of each dense layer; a layer of another kind here has none."""
+    return [group for group in network.parameters if group]
 
 
 class Rate:
@@ -176,6 +182,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     _doc_link_module = "fastmlp"
     _rules: ClassVar[dict[str, Rule]]
     _random_state: Any
+    network_: Network
+    history_: History
 
     def _store(self, parameters: dict[str, Any]) -> None:
         for name in self._get_param_names():
@@ -220,6 +228,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             check_parameters(self, self._rules)
         if self.solver == "lbfgs" and self.optimizer is not None:
             raise InvalidParameterError("optimizer: expected None beside solver='lbfgs'")
+        if self.solver == "lbfgs" and np.any(self.dropout):
+            raise InvalidParameterError("dropout: expected 0 beside solver='lbfgs'")
         X, y = self._validated(X, y, reset=not continuing)
         self._learn_targets(y, continuing=continuing, partial=partial, classes=classes)
         Y = self._encode(y)
@@ -292,22 +302,36 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         network = self._network()
         if architecture.widths != network.architecture.widths:
             raise ValueError(
-                f"hidden_layer_sizes: expected layers of {network.architecture.widths} units, as "
-                f"in the fit that this one goes on with, got {architecture.widths}"
+                f"hidden_layer_sizes, dropout: expected layers of {network.architecture.widths} "
+                f"units, as in the fit that this one goes on with, got {architecture.widths}"
             )
+        if self.solver == "lbfgs" and dtype != np.float64:
+            network = self.network_ = network.astype(np.float64)
+            self.history_ = network.history
+            self._publish()
+            architecture = replace(architecture, dtype=np.dtype(np.float64))
         if architecture != network.architecture:
             network.architecture, network._predictor = architecture, None
             network.backend = get_backend(compilable=architecture.compiled)
 
-    def _layers(self, n_outputs: int, output: str) -> list[Dense]:
+    def _layers(self, n_outputs: int, output: str) -> list[LayerBase]:
         sizes = self.hidden_layer_sizes
         sizes = [int(n) for n in (sizes if hasattr(sizes, "__iter__") else [sizes])]
-        activations: list[Any] = [*self._activations(len(sizes))[:-1], output]
+        rates = self.dropout
+        rates = list(rates) if hasattr(rates, "__iter__") else [rates] * len(sizes)
+        if len(rates) != len(sizes):
+            raise InvalidParameterError(
+                f"dropout: expected one number, or one for each of {len(sizes)} hidden layers, "
+                f"got {len(rates)}"
+            )
+        layers: list[LayerBase] = []
+        activations = self._activations(len(sizes))[:-1]
         l2 = float(self.alpha)
-        return [
-            Dense(n, activation, init="zeros", l2=l2)
-            for n, activation in zip([*sizes, n_outputs], activations, strict=True)
-        ]
+        for n, activation, rate in zip(sizes, activations, rates, strict=True):
+            layers.append(Dense(n, activation, init="zeros", l2=l2))
+            if rate:
+                layers.append(Dropout(rate))
+        return [*layers, Dense(n_outputs, output, init="zeros", l2=l2)]
 
     def _activations(self, n_hidden: int) -> list[Activation]:
         """Of each hidden layer; last, the one that the output layer's initial weights go by."""
@@ -327,15 +351,18 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """Weights, then biases, layer by layer, as wide as Glorot and Bengio 2010 (equation 16)."""
         a = architecture
         network = Network(a.n_inputs, a.layers, loss=a.loss, dtype=a.dtype)
-        activations = self._activations(len(a.layers) - 1)
-        for activation, (W, b) in zip(activations, network.parameters, strict=True):
+        groups = dense_parameters(network)
+        activations = self._activations(len(groups) - 1)
+        for activation, (W, b) in zip(activations, groups, strict=True):
             bound = np.sqrt((2.0 if activation.name == "sigmoid" else 6.0) / sum(W.shape))
             for parameter in (W, b):
                 drawn = self._random_state.uniform(-bound, bound, parameter.shape)
                 parameter[...] = drawn.astype(drawn_as)
+        if self.solver != "lbfgs" and np.any(self.dropout):
+            network.rng = np.random.default_rng(self._random_state.randint(1 << 31))
         self.network_ = network
         self.history_ = network.history
-        self.n_layers_, self.n_outputs_ = len(a.layers) + 1, a.n_outputs
+        self.n_layers_, self.n_outputs_ = len(groups) + 1, a.n_outputs
         output = a.layers[-1].activation.name
         self.out_activation_ = {ours: theirs for theirs, ours in OUR_NAMES.items()}.get(
             output, output
@@ -538,7 +565,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _publish(self) -> None:
         """Show the network's parameters under their names."""
-        weights, biases = zip(*self.network_.parameters, strict=True)
+        weights, biases = zip(*dense_parameters(self.network_), strict=True)
         self.coefs_, self.intercepts_ = list(weights), list(biases)
 
     def _network(self) -> Network:
@@ -569,7 +596,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         network = self._network()
         architecture, predictor = network.architecture, network.predictor
         if depth is not None:
-            architecture = replace(architecture, layers=architecture.layers[:depth])
+            dense = [i for i, layer in enumerate(architecture.layers) if isinstance(layer, Dense)]
+            end = dense[depth - 1] + 1
+            architecture = replace(architecture, layers=architecture.layers[:end])
             first = architecture.new_parameters()
             first = first.over(network.arena.flat[: len(first.flat)])
             predictor = network.backend.predictor(architecture, first)

@@ -130,6 +130,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         label_smoothing: float = 0.0,
         focal_gamma: float = 2.0,
         class_weight: Any = None,
+        dropout: Any = 0.0,
         optimizer: Any = None,
         monitor: str | None = None,
         scoring: Any = None,

@@ -45,6 +45,9 @@ PARAMETERS = """\
         Evaluations of the loss by "lbfgs"."""
 
 STOPPING = """\
+    dropout : float in [0, 1) or sequence of float, default 0
+        Share of the units left out in training: of all hidden layers, or one for each. Not for
+        "lbfgs".
     optimizer : Optimizer or None, default None
         One of the library's, with its own learning rate, in the place of `solver`.
     monitor : {"val_score", "val_loss"} or None, default None

@@ -107,6 +107,7 @@ SHARED: dict[str, Rule] = {
     "epsilon": number(0, ends="()"),
     "n_iter_no_change": either(_count, lambda value: value == np.inf),
     "max_fun": _count,
+    "dropout": either(number(0, 1), every(number(0, 1))),
     "optimizer": either(_nothing, instance("an Optimizer", Optimizer)),
     "monitor": choice(None, "loss", "val_loss", "val_score"),
     "min_delta": either(_nothing, number(0)),

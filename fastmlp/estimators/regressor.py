@@ -93,6 +93,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         max_fun: int = 15000,
         huber_delta: float = 1.0,
         quantile: Any = 0.5,
+        dropout: Any = 0.0,
         optimizer: Any = None,
         monitor: str | None = None,
         scoring: Any = None,

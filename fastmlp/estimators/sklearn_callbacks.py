@@ -61,7 +61,8 @@ class CallbackBridge(Callback):
         """What makes a copy of the estimator predict as it would now, whatever comes later."""
         network = copy.copy(self.estimator.network_)
         network.arena = copy.deepcopy(network.arena)
-        coefs, intercepts = (list(views) for views in zip(*network.parameters, strict=True))
+        groups = [group for group in network.parameters if group]
+        coefs, intercepts = (list(views) for views in zip(*groups, strict=True))
         return {"network_": network, "coefs_": coefs, "intercepts_": intercepts}
 
 
