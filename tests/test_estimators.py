@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 from sklearn import neural_network as theirs
 from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
+from threadpoolctl import threadpool_limits
 
 import fastmlp
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning", "ignore:Got `batch_size`", "ignore:batch_size:"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_for_blas():
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(autouse=True)
