@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from fastmlp import Activation, Dense, Network
+from fastmlp import Activation, BatchNorm, Dense, Dropout, LayerNorm, Network
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.exchange import c_header, onnx_model
 
@@ -46,6 +46,17 @@ def nets(dtype):
     for name in ACTIVATIONS:
         yield name, network(name, dtype)
         yield f"{name} output", network("tanh", dtype, output=name)
+    hidden = [Dense(9, "tanh"), Dropout(0.3), BatchNorm("relu"), LayerNorm("silu")]
+    for name, layers in [
+        ("layers", [*hidden, Dense(4)]),
+        ("first and last", [LayerNorm(), *hidden, Dense(4), BatchNorm(), LayerNorm("softmax")]),
+        ("none dense", [BatchNorm("tanh"), LayerNorm()]),
+    ]:
+        net = Network(WIDTHS[0], layers, loss="mse", dtype=dtype, seed=0)
+        for group in net.arena.groups():
+            for array in group:
+                array += np.random.default_rng(0).uniform(0.1, 0.5, array.shape)
+        yield name, net
 
 
 SINE = Activation(np.sin, lambda dA, Z, A: dA * np.cos(Z), name="sine")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastmlp.activations import ELU_ALPHA, LEAKY_RELU_SLOPE, SELU_ALPHA, SELU_SCALE
-from fastmlp.exchange.steps import Activate, Affine, prediction_steps
+from fastmlp.exchange.steps import Activate, Affine, Normalise, Scale, prediction_steps
 
 if TYPE_CHECKING:
     from fastmlp.network import Network
@@ -50,6 +50,27 @@ static inline void {p}_affine(size_t n_in, size_t n_out, const {T} *x, const {T}
 ELEMENTWISE = """\
 static inline void {p}_{name}(size_t n, {T} *z) {{
   for (size_t j = 0; j < n; j++) z[j] = {formula};
+}}
+
+"""
+
+SCALE = """\
+/* z = factor z + shift, element by element */
+static inline void {p}_scale(size_t n, const {T} *factor, const {T} *shift, {T} *z) {{
+  for (size_t j = 0; j < n; j++) z[j] = factor[j] * z[j] + shift[j];
+}}
+
+"""
+
+NORMALISE = """\
+/* z = (z - mean) / sqrt(variance + epsilon) */
+static inline void {p}_normalise(size_t n, {T} epsilon, {T} *z) {{
+  {T} mean = 0, variance = 0;
+  for (size_t j = 0; j < n; j++) mean += z[j];
+  mean /= ({T})n;
+  for (size_t j = 0; j < n; j++) variance += (z[j] - mean) * (z[j] - mean);
+  variance /= ({T})n;
+  for (size_t j = 0; j < n; j++) z[j] = (z[j] - mean) / sqrt{f}(variance + epsilon);
 }}
 
 """
@@ -101,7 +122,8 @@ def c_header(network: Network, name: str, pixels: bool) -> str:
     widths = [step.W.shape[1] for step in steps if isinstance(step, Affine)]
     # The last layer writes y; the others take turns in two buffers.
     widest = max([1, *widths[:-1]])
-    if pixels:
+    copied = pixels or not isinstance(steps[0], Affine)
+    if copied:
         widest = max(widest, architecture.n_inputs)
 
     def number(value: float) -> str:
@@ -126,10 +148,11 @@ def c_header(network: Network, name: str, pixels: bool) -> str:
     }
     parts, calls = [HEADER.format(**fields), AFFINE.format(**fields)], []
     known = {"identity"}
-    source, n_affine = "x", 0
-    if pixels:
+    source, n_affine, n_scales = "x", 0, 0
+    if copied:
+        value = f"({T})x[i] * {number(1 / 255)}" if pixels else "x[i]"
         calls.append(f"  for (size_t i = 0; i < {architecture.n_inputs}; i++)")
-        calls.append(f"    even[i] = ({T})x[i] * {number(1 / 255)};")
+        calls.append(f"    even[i] = {value};")
         source = "even"
     for step in steps:
         match step:
@@ -144,6 +167,20 @@ def c_header(network: Network, name: str, pixels: bool) -> str:
                     f"{name}_b{n_affine}, {target});"
                 )
                 source, n_affine = target, n_affine + 1
+            case Scale(factor, shift):
+                if n_scales == 0:
+                    parts.append(SCALE.format(**fields))
+                arrays = f"{name}_factor{n_scales}", f"{name}_shift{n_scales}"
+                for array, values in zip(arrays, (factor, shift), strict=True):
+                    parts.append(_array(array, T, values, number))
+                n = len(factor)
+                calls.append(f"  {name}_scale({n}, {arrays[0]}, {arrays[1]}, {source});")
+                n_scales += 1
+            case Normalise(epsilon, n):
+                if "normalise" not in known:
+                    known.add("normalise")
+                    parts.append(NORMALISE.format(**fields))
+                calls.append(f"  {name}_normalise({n}, {number(epsilon)}, {source});")
             case Activate(activation, n):
                 if activation not in known:
                     known.add(activation)
@@ -152,6 +189,8 @@ def c_header(network: Network, name: str, pixels: bool) -> str:
                     parts.append(text.format(name=activation, formula=formula, **fields))
                 if activation != "identity":
                     calls.append(f"  {name}_{activation}({n}, {source});")
+    if source != "y":
+        calls.append(f"  for (size_t i = 0; i < {architecture.n_outputs}; i++) y[i] = {source}[i];")
     buffers = [word for word in ("even", "odd") if any(word in call for call in calls)]
     x_type = "unsigned char" if pixels else T
     parts.append(f"static inline void {name}_predict(const {x_type} *x, {T} *y) {{\n")

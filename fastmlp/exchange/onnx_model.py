@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.activations import ELU_ALPHA, LEAKY_RELU_SLOPE, SELU_ALPHA, SELU_SCALE
-from fastmlp.exchange.steps import Activate, Affine, prediction_steps
+from fastmlp.exchange.steps import Activate, Affine, Normalise, Scale, prediction_steps
 from fastmlp.version import __version__
 
 if TYPE_CHECKING:
@@ -103,6 +103,15 @@ def write_prediction(graph: Graph, network: Network, x: str, y: str, pixels: boo
         match step:
             case Affine(W, b):
                 x = graph.op("Gemm", x, graph.constant(W), graph.constant(b))
+            case Scale(factor, shift):
+                x = graph.op("Mul", x, graph.constant(factor))
+                x = graph.op("Add", x, graph.constant(shift))
+            case Normalise(epsilon):
+                mean = graph.op("ReduceMean", x, axes=[1])
+                x = graph.op("Sub", x, mean)
+                variance = graph.op("ReduceMean", graph.op("Mul", x, x), axes=[1])
+                variance = graph.op("Add", variance, graph.constant(epsilon))
+                x = graph.op("Div", x, graph.op("Sqrt", variance))
             case Activate(name):
                 x = ACTIVATIONS[name](graph, x)
     graph.op("Identity", x, output=y)

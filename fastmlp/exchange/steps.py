@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastmlp.activations import Activation
 from fastmlp.custom_layer import Layer
-from fastmlp.layers import Dense
+from fastmlp.layers import BatchNorm, Dense, Dropout, LayerNorm
 
 if TYPE_CHECKING:
     from fastmlp.network import Network
 
-__all__ = ["Activate", "Affine", "Step", "prediction_steps"]
+__all__ = ["Activate", "Affine", "Normalise", "Scale", "Step", "prediction_steps"]
 
 Array = np.ndarray
 
@@ -38,7 +39,23 @@ class Activate:
     n_units: int
 
 
-Step = Affine | Activate
+@dataclass(frozen=True)
+class Scale:
+    """``factor X + shift``, column by column; both (n_units,)."""
+
+    factor: Array
+    shift: Array
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """``(X - mean) / sqrt(variance + epsilon)`` of each row of `n_units`."""
+
+    epsilon: float
+    n_units: int
+
+
+Step = Affine | Activate | Scale | Normalise
 
 
 def prediction_steps(network: Network, target: str) -> list[Step]:
@@ -51,7 +68,7 @@ def prediction_steps(network: Network, target: str) -> list[Step]:
     """
     steps: list[Step] = []
     layers = network.architecture.layers
-    for i, (layer, parameters) in enumerate(zip(layers, network.parameters, strict=True)):
+    for i, (layer, parameters) in enumerate(zip(layers, network.arena.groups(), strict=True)):
         try:
             steps += layer_steps(layer, parameters)
         except ValueError as error:
@@ -71,8 +88,32 @@ def _(layer: Layer, parameters: tuple[Array, ...]) -> list[Step]:
 
 @layer_steps.register
 def _(layer: Dense, parameters: tuple[Array, ...]) -> list[Step]:
-    activation = layer.activation
+    W, b = parameters
+    return [Affine(W, b), _activate(layer.activation, layer.n_units)]
+
+
+@layer_steps.register
+def _(layer: Dropout, parameters: tuple[Array, ...]) -> list[Step]:
+    return []
+
+
+@layer_steps.register
+def _(layer: LayerNorm, parameters: tuple[Array, ...]) -> list[Step]:
+    gain, shift = parameters
+    activate = _activate(layer.activation, len(gain))
+    return [Normalise(layer.epsilon, len(gain)), Scale(gain, shift), activate]
+
+
+@layer_steps.register
+def _(layer: BatchNorm, parameters: tuple[Array, ...]) -> list[Step]:
+    gain, shift, mean, variance = (array.astype(np.float64) for array in parameters)
+    factor = gain / np.sqrt(variance + layer.epsilon)
+    dtype = parameters[0].dtype
+    scale = Scale(factor.astype(dtype), (shift - mean * factor).astype(dtype))
+    return [scale, _activate(layer.activation, len(gain))]
+
+
+def _activate(activation: Activation, n_units: int) -> Activate:
     if activation.code is None or activation.native is not None:
         raise ValueError(f"activation {activation.name!r} of your own")
-    W, b = parameters
-    return [Affine(W, b), Activate(activation.name, layer.n_units)]
+    return Activate(activation.name, n_units)
