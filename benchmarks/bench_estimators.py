@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -104,14 +105,15 @@ def serve(pipe: Connection, ours: bool) -> None:
     """A child: prepares the row it is told, then times it as often as it is asked."""
     warnings.simplefilter("ignore", ConvergenceWarning)
     kind = MLPClassifier if ours else Theirs
-    while (number := pipe.recv()) is not None:
-        row = ROWS[number]
-        call = row.prepare(kind)
-        while pipe.recv():
-            began = perf_counter()
-            for _ in range(row.calls):
-                figure = call()
-            pipe.send(((perf_counter() - began) / row.calls, figure))
+    with suppress(EOFError):  # the parent has closed its end
+        while True:
+            row = ROWS[pipe.recv()]
+            call = row.prepare(kind)
+            while pipe.recv():
+                began = perf_counter()
+                for _ in range(row.calls):
+                    figure = call()
+                pipe.send(((perf_counter() - began) / row.calls, figure))
 
 
 def measure(number: int, pipes: list[Connection], repeats: int) -> list[float]:
@@ -145,14 +147,17 @@ def main() -> int:
     for ours in (False, True):
         pipe, other_end = context.Pipe()
         context.Process(target=serve, args=(other_end, ours)).start()
+        other_end.close()
         pipes.append(pipe)
-    for number, row in enumerate(ROWS):
-        theirs, ours = measure(number, pipes, repeats)
-        failed += theirs / ours < row.target
-        figures = f"{theirs * 1e3:.4g} ms", f"{ours * 1e3:.4g} ms", f"{theirs / ours:.1f}x"
-        columns.add_row(row.name, *figures, f"{row.target:g}x")
-    for pipe in pipes:
-        pipe.send(None)
+    try:
+        for number, row in enumerate(ROWS):
+            theirs, ours = measure(number, pipes, repeats)
+            failed += theirs / ours < row.target
+            figures = f"{theirs * 1e3:.4g} ms", f"{ours * 1e3:.4g} ms", f"{theirs / ours:.1f}x"
+            columns.add_row(row.name, *figures, f"{row.target:g}x")
+    finally:
+        for pipe in pipes:
+            pipe.close()  # ends the children
     wide_console().print(columns)
     return failed
 
