@@ -154,7 +154,7 @@ def test_the_openmp_limit_is_obeyed(run_python):
 @pytest.mark.parametrize(("cpus", "quota", "expected"), [(4, None, 4), (4, 2, 2), (2, 8, 2)])
 def test_cpus_are_the_affinity_mask_cut_by_the_quota(monkeypatch, cpus, quota, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cpus)))
-    monkeypatch.setattr(config, "_cgroup_quota", lambda: quota)
+    monkeypatch.setattr(config, "_quota_in", lambda second: quota)
     assert config.available_cpus() == expected
 
 

@@ -282,14 +282,14 @@ def test_the_next_chunk_is_read_while_one_trains(backend, samples):
         def __init__(self, *arguments):
             self.trainer = take(*arguments)
 
-        def epoch(self, order, rates):
+        def epoch(self, order, *arguments):
             # Block k trains: the reader comes to the chunk behind it by itself, and stops there.
             if len(trained) < 4:
                 assert waiting.wait(30)
             assert len(read) <= len(trained) + 2
             waiting.clear()
             trained.append(len(order))
-            return self.trainer.epoch(order, rates)
+            return self.trainer.epoch(order, *arguments)
 
     class Backend:
         trainer = staticmethod(Watched)
