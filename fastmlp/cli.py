@@ -25,7 +25,7 @@ from fastmlp.bench.command import bench
 from fastmlp.config import set_num_threads
 from fastmlp.datasets import Dataset
 from fastmlp.experiments import Experiment, find_experiments
-from fastmlp.jobs import Job
+from fastmlp.jobs import NORMALIZATIONS, Job
 from fastmlp.network import Network
 from fastmlp.settings import OPTIMIZER_NAMES, RECIPES, SCHEDULES, Settings, check_optimizer
 from fastmlp.tables import read_table
@@ -172,6 +172,19 @@ Patience = Annotated[
     int | None, option("Stop after N epochs without improvement.", metavar="N", min=1)
 ]
 TimeLimit = Annotated[float | None, option("Stop after so many seconds.", metavar="S", min=0)]
+DropoutRate = Annotated[
+    float, option("Share of hidden units left out.", metavar="X", min=0, max=0.99)
+]
+Normalization = Annotated[str, choice("Of hidden layers", ("none", *NORMALIZATIONS))]
+L2 = Annotated[float, option("Penalty on squared weights.", metavar="X", min=0)]
+WeightDecay = Annotated[float | None, option("Decoupled weight decay.", metavar="X", min=0)]
+ClipNorm = Annotated[float | None, option("Largest norm of a gradient.", metavar="X", min=1e-12)]
+Smoothing = Annotated[
+    float, option("Share given to all classes alike.", metavar="X", min=0, max=0.99)
+]
+Average = Annotated[
+    float | None, option("Moving average of the weights, 0.999.", metavar="X", min=0, max=0.999999)
+]
 RunDir = Annotated[Path | None, option("Keep everything in a new folder.", metavar="FOLDER")]
 Overwrite = Annotated[bool, option("Replace the experiment in --run-dir.", "--overwrite")]
 Resume = Annotated[Path | None, option("Go on in the folder of --run-dir.", metavar="FOLDER")]
@@ -352,6 +365,13 @@ def train(
     validation_fraction: ValidationFraction = None,
     patience: Patience = None,
     time_budget: TimeLimit = None,
+    dropout: DropoutRate = 0.0,
+    normalization: Normalization = "none",
+    l2: L2 = 0.0,
+    weight_decay: WeightDecay = None,
+    clip_norm: ClipNorm = None,
+    label_smoothing: Smoothing = 0.0,
+    average: Average = None,
     dtype: Dtype = "float32",
     backend: Backend = "auto",
     threads: Threads = None,
@@ -416,6 +436,13 @@ def train(
             standardize=standardize,
             patience=patience,
             time_budget=time_budget,
+            dropout=dropout,
+            normalization=normalization,
+            l2=l2,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            label_smoothing=label_smoothing,
+            average=average,
             seed=seed,
             backend=backend,
         )
@@ -474,7 +501,8 @@ def train(
         "run_dir": str(experiment.folder) if experiment else None,
     }
     hidden = f" {settings.activation}" if settings.layers else ""
-    units = "-".join(map(str, net.architecture.widths)) + hidden
+    a = net.architecture
+    units = "-".join(map(str, (a.n_inputs, *(settings.layers or ()), a.n_outputs))) + hidden
     kind = f"{len(classes)} classes" if classes else "regression"
     rate = f"learning rate {settings.learning_rate:g}{RATES.get(settings.schedule, '')}"
     epochs_done = f"{history.last_epoch} epochs"

@@ -15,11 +15,12 @@ from fastmlp import datasets
 from fastmlp.callbacks import Callback, Checkpoint, EarlyStopping, TimeBudget
 from fastmlp.datasets import Dataset
 from fastmlp.experiments import Experiment
-from fastmlp.layers import Dense
+from fastmlp.layers import BatchNorm, Dense, Dropout, LayerBase, LayerNorm
 from fastmlp.loggers import JSONLinesLogger, TensorBoard
+from fastmlp.losses import CrossEntropy, Loss
 from fastmlp.lr_finder import LearningRateSearch, find_learning_rate
 from fastmlp.network import Network
-from fastmlp.optimizers import Optimizer
+from fastmlp.optimizers import Averaged, Optimizer
 from fastmlp.scaling import Scaling
 from fastmlp.schedules import WarmUp
 from fastmlp.settings import (
@@ -37,7 +38,9 @@ from fastmlp.validation import check_inputs
 if TYPE_CHECKING:
     from fastmlp.history import History
 
-__all__ = ["Job"]
+__all__ = ["NORMALIZATIONS", "Job"]
+
+NORMALIZATIONS = {"layer": LayerNorm, "batch": BatchNorm}
 
 Array = np.ndarray
 
@@ -123,12 +126,25 @@ class Job:
     def new_network(self) -> Network:
         data, settings = self.data, self.settings
         assert settings.layers is not None
-        layers = [Dense(units, settings.activation) for units in settings.layers]
+        small: dict[str, Any] = {"l2": settings.l2, "weight_decay": settings.weight_decay}
+        layers: list[LayerBase] = []
+        for units in settings.layers:
+            if settings.normalization == "none":
+                layers.append(Dense(units, settings.activation, **small))
+            else:
+                normalization = NORMALIZATIONS[settings.normalization]
+                layers += [Dense(units, **small), normalization(settings.activation)]
+            if settings.dropout:
+                layers.append(Dropout(settings.dropout))
         if data.target_names:
-            layers.append(Dense(len(data.target_names), "softmax"))
+            layers.append(Dense(len(data.target_names), "softmax", **small))
         else:
-            layers.append(Dense(data.y_train[0].size))
-        loss = "cross_entropy" if data.target_names else "mse"
+            layers.append(Dense(data.y_train[0].size, **small))
+        loss: str | Loss = "mse"
+        if data.target_names:
+            loss = CrossEntropy(label_smoothing=settings.label_smoothing)
+        elif settings.label_smoothing:
+            raise ValueError("--label-smoothing is for classes, not for regression")
         net = Network(
             data.X_train.shape[1],
             layers,
@@ -184,7 +200,8 @@ class Job:
         warmup = round(settings.warmup * self.steps_an_epoch)
         n_steps = max(1, settings.epochs * self.steps_an_epoch - warmup)
         schedule = SCHEDULES[settings.schedule](peak, n_steps)
-        return replace(self.rule, lr=WarmUp(schedule, warmup) if warmup else schedule)
+        rule = replace(self.rule, lr=WarmUp(schedule, warmup) if warmup else schedule)
+        return rule if settings.average is None else Averaged(rule, settings.average)
 
     @property
     def monitor(self) -> str:
@@ -226,6 +243,7 @@ class Job:
             epochs=self.settings.epochs - network.history.last_epoch,
             batch_size=self.settings.batch_size,
             validation_data=self.scaled.held_out,
+            clip_norm=self.settings.clip_norm,
             callbacks=callbacks,
             verbose=verbose,
         )

@@ -98,6 +98,12 @@ class Settings:
         Of early stopping; None is without.
     time_budget : float or None
         Seconds.
+    dropout : float
+        Share of the hidden units left out of a step.
+    normalization : {"none", "layer", "batch"}
+        Of hidden layers, before the activation.
+    l2, weight_decay, clip_norm, label_smoothing, average
+        Of `Dense`, `Network.fit`, `CrossEntropy` and `Averaged`; None is without.
     """
 
     data: str
@@ -118,6 +124,13 @@ class Settings:
     standardize: bool | None = None
     patience: int | None = None
     time_budget: float | None = None
+    dropout: float = 0.0
+    normalization: str = "none"
+    l2: float = 0.0
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    average: float | None = None
     seed: int = 0
     backend: str = "auto"
 

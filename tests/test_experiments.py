@@ -458,3 +458,35 @@ def test_runs_that_are_not_there():
     shutil.copytree("empty/a", "empty/b")
     Path("empty/b/settings.json").write_text("{")
     assert "no JSON, or damaged" in failure("runs", "empty")
+
+
+@pytest.mark.parametrize(
+    ("options", "layers", "optimizer"),
+    [
+        ("--dropout 0.2", "Dense Dropout Dense", "Adam"),
+        ("--normalization layer", "Dense LayerNorm Dense", "Adam"),
+        ("--normalization batch --dropout 0.1", "Dense BatchNorm Dropout Dense", "Adam"),
+        ("--l2 0.001 --weight-decay 0.01 --clip-norm 1", "Dense Dense", "Adam"),
+        ("--label-smoothing 0.1 --average 0.9", "Dense Dense", "Averaged"),
+    ],
+)
+def test_regularisation(options, layers, optimizer, monkeypatch):
+    """Each changes what is learned, is kept in the folder, and goes on bit for bit."""
+    command = ["train", "iris", "--epochs", 4, "--schedule", "constant"]
+    text(*command, "--run-dir", "plain")
+    text(*command, *options.split(), "--run-dir", "whole")
+    interrupted(monkeypatch, 2, *command, *options.split(), "--run-dir", "cut")
+    text("train", "--resume", "cut")
+    plain, whole, cut = (
+        Network.load(f"{folder}/checkpoint.safetensors") for folder in ("plain", "whole", "cut")
+    )
+    assert [type(layer).__name__ for layer in whole.architecture.layers] == layers.split()
+    assert type(whole.optimizer_state.optimizer).__name__ == optimizer
+    assert whole.history["loss"] != plain.history["loss"]
+    np.testing.assert_array_equal(whole.arena.flat, cut.arena.flat)
+
+
+def test_label_smoothing_is_for_classes():
+    np.savez("numbers.npz", X=np.arange(30.0).reshape(10, 3), y=np.arange(10.0))
+    said = failure("train", "numbers.npz", "--label-smoothing", 0.1)
+    assert "--label-smoothing is for classes" in said
