@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,6 @@ def fit(
     state = network.optimizer_state
     if state is None or state.optimizer != optimizer:
         state = network.optimizer_state = OptimizerState(optimizer, network.arena)
-    trainer: Trainer | None = None
-    bound: TrainingData | None = None
     start = network._start_of_epoch
     if start is None or start.state is not state or start.arenas[0] is not network.arena:
         # Kept for the next fit: fresh memory costs more than the copies of a short one.
@@ -95,7 +94,7 @@ def fit(
             at_end.callback(callback.on_fit_end, network, history)
             callback.on_fit_begin(network, epochs=epochs, n_samples=feed.n_samples)
             _restore(callback, network, resumed)
-        steps = _StepHooks(network, state, callbacks)
+        run = _Run(network, state, options, feed, callbacks)
         for epoch in range(first, first + epochs):
             # As a list: every callback sees the epoch begin, whoever ends the fit.
             enders = [c for c in callbacks if c.on_epoch_begin(network, epoch)]
@@ -103,54 +102,27 @@ def fit(
                 history.stop_reason = type(enders[0]).__name__
                 return history
             start.take()
-            result, seconds, done, stopped_by = EpochResult(), 0.0, 0, None
-            seed = int(network.rng.integers(1 << 63)) if architecture.random else 0
-            began = perf_counter()
-            for data, samples, rates in steps.stretches(feed.epoch(network.rng)):
-                if trainer is None or data is not bound:
-                    trainer = network.backend.trainer(
-                        architecture, network.arena, state, data, options
-                    )
-                    bound = data
-                with state.at_work():
-                    part = trainer.epoch(samples, rates, seed, done)
-                seconds += perf_counter() - began
-                if options.count_samples:
-                    part = part.by_samples(len(samples), data.batch_size)
-                result += part
-                done += len(samples)
-                if not np.isfinite(part.loss):
-                    break
-                stopped_by = steps.call(epoch, part, float(rates[-1]))
-                if stopped_by:
-                    break
-                began = perf_counter()
-            if not (np.isfinite(result.loss) and np.isfinite(network.arena.flat).all()):
+            done = run.epoch(epoch)
+            if not (np.isfinite(done.result.loss) and np.isfinite(network.arena.flat).all()):
                 start.restore()
                 raise DivergenceError(
-                    f"training diverged in epoch {epoch} at learning rate {rates[0]:g}: the loss "
-                    "or a parameter is not finite. The network is as it was at the start of that "
-                    "epoch; try a smaller learning rate or scaled inputs"
+                    f"training diverged in epoch {epoch} at learning rate {done.first_rate:g}: the "
+                    "loss or a parameter is not finite. The network is as it was at the start of "
+                    "that epoch; try a smaller learning rate or scaled inputs"
                 )
-            record: dict[str, float] = {"epoch": epoch, "loss": float(result.loss)}
-            if architecture.loss.correct is not None:
-                record["accuracy"] = result.correct / done
+            record = done.record(epoch, architecture.loss.correct is not None)
             if validation_data is not None:
-                X_val, Y_val = validation_data
-                values = evaluate(network, X_val, Y_val, None)
-                values |= scores.evaluate(network, X_val, Y_val)
+                values = evaluate(network, *validation_data, None)
+                values |= scores.evaluate(network, *validation_data)
                 record.update({f"val_{name}": value for name, value in values.items()})
             if options.measures_norm:
-                record["gradient_norm"] = result.norms / result.n_steps
-            record["lr"] = float(rates[-1])
-            record["seconds"] = seconds
-            record["samples_per_second"] = done / seconds
+                record["gradient_norm"] = done.result.norms / done.result.n_steps
+            record |= done.speed()
             history.records.append(record)
             network.history.records.append(record)
             state.observe(record)
-            for callback in callbacks:
-                if callback.on_epoch_end(network, record):
-                    stopped_by = stopped_by or callback
+            enders = [c for c in callbacks if c.on_epoch_end(network, record)]
+            stopped_by = done.stopped_by or next(iter(enders), None)
             if stopped_by:
                 history.stop_reason = type(stopped_by).__name__
                 return history
@@ -255,6 +227,77 @@ def _restore(callback: Callback, network: Network, resumed: list[CallbackState])
             callback.restore(network, state)
             del resumed[i]
             return
+
+
+@dataclass
+class _Epoch:
+    """What the steps of an epoch came to."""
+
+    result: EpochResult
+    n_samples: int = 0
+    seconds: float = 0.0
+    first_rate: float = 0.0
+    last_rate: float = 0.0
+    stopped_by: Callback | None = None
+
+    def record(self, epoch: int, counts: bool) -> dict[str, float]:
+        record: dict[str, float] = {"epoch": epoch, "loss": float(self.result.loss)}
+        if counts:
+            record["accuracy"] = self.result.correct / self.n_samples
+        return record
+
+    def speed(self) -> dict[str, float]:
+        speed = self.n_samples / self.seconds
+        return {"lr": self.last_rate, "seconds": self.seconds, "samples_per_second": speed}
+
+
+class _Run:
+    """The epochs of a fit: the backend's trainer, bound anew where the data are others."""
+
+    def __init__(
+        self,
+        network: Network,
+        state: OptimizerState,
+        options: StepOptions,
+        feed: Feed,
+        callbacks: Sequence[Callback],
+    ):
+        self.network, self.state, self.options, self.feed = network, state, options, feed
+        self.steps = _StepHooks(network, state, callbacks)
+        self.trainer: Trainer | None = None
+        self.bound: TrainingData | None = None
+
+    def epoch(self, number: int) -> _Epoch:
+        network, state = self.network, self.state
+        done = _Epoch(EpochResult())
+        seed = int(network.rng.integers(1 << 63)) if network.architecture.random else 0
+        began = perf_counter()
+        for data, samples, rates in self.steps.stretches(self.feed.epoch(network.rng)):
+            trainer = self._trainer(data)
+            with state.at_work():
+                part = trainer.epoch(samples, rates, seed, done.n_samples)
+            done.seconds += perf_counter() - began
+            if self.options.count_samples:
+                part = part.by_samples(len(samples), data.batch_size)
+            done.result += part
+            done.n_samples += len(samples)
+            done.first_rate, done.last_rate = float(rates[0]), float(rates[-1])
+            if not np.isfinite(part.loss):
+                break
+            done.stopped_by = self.steps.call(number, part, done.last_rate)
+            if done.stopped_by:
+                break
+            began = perf_counter()
+        return done
+
+    def _trainer(self, data: TrainingData) -> Trainer:
+        if self.trainer is None or data is not self.bound:
+            network = self.network
+            self.trainer = network.backend.trainer(
+                network.architecture, network.arena, self.state, data, self.options
+            )
+            self.bound = data
+        return self.trainer
 
 
 class _StepHooks:
