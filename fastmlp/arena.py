@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Arena", "Segment", "aligned_empty", "leading_dimension"]
+__all__ = ["Arena", "Segment", "aligned_empty", "all_finite", "leading_dimension"]
 
 CACHE_LINE = 64
 CONFLICT_STRIDE = 512
@@ -54,6 +54,15 @@ def aligned_empty(size: int, dtype: np.dtype) -> np.ndarray:
     raw = np.empty(size * dtype.itemsize + CACHE_LINE, dtype=np.uint8)
     start = -raw.ctypes.data % CACHE_LINE
     return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no element is infinite or NaN.
+
+    Then the sum is finite, unless it overflows: one pass, a third of the time that a mask takes.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
 
 
 class Arena:

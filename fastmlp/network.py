@@ -17,7 +17,7 @@ from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
 from fastmlp.backends import get_backend, load_compiled
-from fastmlp.backends.base import Predictor, StepOptions
+from fastmlp.backends.base import Predictor, StepOptions, Trainer
 from fastmlp.callbacks import Callback
 from fastmlp.custom_layer import Layer
 from fastmlp.exchange import arrays
@@ -132,7 +132,9 @@ class Network:
         self.resumed_callbacks: list[CallbackState] = []
         self.metadata: dict[str, Any] = {}
         self._predictor: Predictor | None = None
+        # What a fit leaves for the next one, which then needs no fresh memory.
         self._start_of_epoch: Snapshot | None = None
+        self._trainer: tuple[Any, Trainer] | None = None
 
     @property
     def parameters(self) -> list[tuple[Array, ...]]:
@@ -736,7 +738,11 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         parts = {"backend": self.backend.name, "callbacks": ()}
-        return {**self.__dict__, **parts, "_predictor": None, "_start_of_epoch": None}
+        return {
+            **self.__dict__,
+            **parts,
+            **dict.fromkeys(("_predictor", "_start_of_epoch", "_trainer")),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.architecture import Architecture
+from fastmlp.arena import all_finite
 from fastmlp.losses import Loss
 from fastmlp.mapped import MappedRows, is_large_map, row_blocks
 
@@ -232,17 +233,12 @@ def _convert(values: Array, dtype: np.dtype, name: str) -> Array:
 
 def check_finite(values: Array, name: str, first_row: int = 0) -> Array:
     """`values`, where they are finite; ValueError with the place of the first that is not."""
-    # The sum is not finite where an element is not: one fast pass without a mask as large as the
-    # data.
-    with np.errstate(over="ignore", invalid="ignore"):
-        suspicious = not np.isfinite(values.sum())
-    if suspicious:
+    if not all_finite(values):
         bad = ~np.isfinite(values)
-        if bad.any():
-            row, *column = (int(i) for i in np.argwhere(bad)[0])
-            where = (first_row + row, *column)
-            raise ValueError(
-                f"{name}: expected finite numbers, got {values[row, *column]} at {where} "
-                f"({int(bad.sum())} in all)"
-            )
+        row, *column = (int(i) for i in np.argwhere(bad)[0])
+        where = (first_row + row, *column)
+        raise ValueError(
+            f"{name}: expected finite numbers, got {values[row, *column]} at {where} "
+            f"({int(bad.sum())} in all)"
+        )
     return values

@@ -70,7 +70,8 @@ def trainer_and_network(backend, dtype, make_network, make_data):
 def test_trainers_and_predictors_have_the_protocols_signatures(trainer_and_network):
     trainer, net, *_ = trainer_and_network(SGD(), 4)
     assert shape_of(trainer.epoch) == shape_of(base.Trainer.epoch)[1:]
-    assert set(public_functions(type(trainer))) == {"epoch"}
+    assert shape_of(trainer.bind) == shape_of(base.Trainer.bind)[1:]
+    assert set(public_functions(type(trainer))) == {"bind", "epoch"}
     assert shape_of(type(net.predictor).__call__) == shape_of(base.Predictor.__call__)
     assert set(public_functions(type(net.predictor))) == set()
 

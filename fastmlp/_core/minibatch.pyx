@@ -35,7 +35,7 @@ from fastmlp._core.kernels cimport (
     fm_thread,
     fm_update,
 )
-from fastmlp._core.net cimport BoundData, BoundNet, address
+from fastmlp._core.net cimport BoundData, BoundNet, address, bound_data
 from fastmlp._core.signals cimport SignalWatch
 
 
@@ -179,12 +179,11 @@ cdef class MinibatchTrainer:
     ----------
     bound : BoundNet
         With working memory for a batch.
-    data : BoundData
+    labels : bool
+        Whether the targets are labels, not rows.
     rule : Rule
         Of the optimizer.
     options : StepOptions
-    skip_zeros : bool
-        Leave zeros of the inputs out of the products, where that pays; only for finite weights.
     weights, average : ndarray of shape (n_weights,), or None
         All parameters, and where their moving average is kept.
     state : OptimizerState
@@ -195,19 +194,17 @@ cdef class MinibatchTrainer:
     cdef BoundData data
     cdef fm_update update
     cdef fm_batch batch
-    cdef object options, weights, average
+    cdef object options, weights, average, bits
     cdef double average_share
     cdef list keep
     cdef SignalWatch watch
     cdef readonly object state
 
     def __init__(
-        self, BoundNet bound, BoundData data, rule, options, bint skip_zeros, state, weights=None,
-        average=None
+        self, BoundNet bound, bint labels, rule, options, state, weights=None, average=None
     ):
         dtype = np.dtype(np.float32 if bound.dtype == 0 else np.float64)
         self.bound = bound
-        self.data = data
         self.options = options
         self.weights, self.average = weights, average
         self.average_share = 1 - (rule.average or 0)
@@ -220,19 +217,24 @@ cdef class MinibatchTrainer:
         self.state = state
         losses = np.zeros(bound.n_rows)
         cdef double[::1] losses_view = losses
-        cdef uint8_t[::1] bits_view
         self.keep = [losses]
         self.batch.losses = &losses_view[0]
-        self.batch.X = bound.own(bound.n_rows, data.data.n_features, dtype)
-        if skip_zeros:
-            self.batch.nonzero_ld = (data.data.n_features + 7) // 8 + 8
-            bits = np.zeros(bound.n_rows * self.batch.nonzero_ld, dtype=np.uint8)
-            bits_view = bits
-            self.keep.append(bits)
-            self.batch.nonzero = &bits_view[0]
-        if data.data.labels == NULL:
+        self.batch.X = bound.own(bound.n_rows, bound.n_inputs, dtype)
+        self.batch.nonzero_ld = (bound.n_inputs + 7) // 8 + 8
+        self.bits = np.zeros(bound.n_rows * self.batch.nonzero_ld, dtype=np.uint8)
+        if not labels:
             n_outputs = bound.net.layers[bound.net.n_layers - 1].W.cols
             self.batch.Y = bound.own(bound.n_rows, n_outputs, dtype)
+
+    def bind(self, BoundData data, bint skip_zeros=False):
+        """What the next epochs train on, or None.
+
+        With `skip_zeros` zeros of the inputs are left out of the products, where that pays; only
+        for finite weights.
+        """
+        cdef uint8_t[::1] bits = self.bits
+        self.data = data
+        self.batch.nonzero = &bits[0] if skip_zeros else NULL
 
     def epoch(
         self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads,
@@ -256,6 +258,7 @@ cdef class MinibatchTrainer:
         """
         cdef epoch_run run
         cdef SignalWatch watch = self.watch
+        cdef BoundData data = bound_data(self.data)
         cdef int team = 1
         n_steps = (order.shape[0] + self.bound.n_rows - 1) // self.bound.n_rows
         if scalars.shape[0] != n_steps or scalars.shape[1] != 4:
@@ -266,7 +269,7 @@ cdef class MinibatchTrainer:
         fm_barrier_init(&run.barrier)
         run.kernels = self.bound.kernels
         run.net = &self.bound.net
-        run.data = &self.data.data
+        run.data = &data.data
         run.batch = self.batch
         run.batch.seed, run.batch.first = seed, first
         run.update = self.update

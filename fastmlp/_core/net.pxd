@@ -2,6 +2,7 @@ from fastmlp._core.kernels cimport fm_data, fm_kernels, fm_layer, fm_matrix, fm_
 
 cdef void *address(object array) except NULL
 cdef fm_matrix bind(object array) except *
+cdef BoundData bound_data(BoundData data)
 
 
 cdef class BoundNet:

@@ -183,3 +183,10 @@ cdef class BoundData:
             self.data.ldy = y.ld
         if weight is not None:
             self.data.weight = <const double *>address(weight)
+
+
+cdef BoundData bound_data(BoundData data):
+    """The data themselves; an epoch holds on to them, whoever binds others meanwhile."""
+    if data is None:
+        raise RuntimeError("epoch: expected data, see bind")
+    return data

@@ -6,7 +6,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport int32_t
 
 from fastmlp._core.kernels cimport fm_data, fm_kernels, fm_net
-from fastmlp._core.net cimport BoundData, BoundNet
+from fastmlp._core.net cimport BoundData, BoundNet, bound_data
 from fastmlp._core.signals cimport SignalWatch
 
 cdef enum:
@@ -53,7 +53,6 @@ cdef class PerSampleTrainer:
     ----------
     bound : BoundNet
         With working memory for one row.
-    data : BoundData
     state : OptimizerState
         Its ``step`` counts the finished samples, also where Ctrl-C ends an epoch.
     """
@@ -64,15 +63,18 @@ cdef class PerSampleTrainer:
     cdef SignalWatch watch
     cdef readonly object state
 
-    def __init__(self, BoundNet bound, BoundData data, state):
+    def __init__(self, BoundNet bound, state):
         self.bound = bound
-        self.data = data
         self.watch = SignalWatch()
         self.state = state
         # The list of non-zero features is written whole vectors at a time.
-        room = data.data.n_features + 16
+        room = bound.n_inputs + 16
         self.values = np.zeros(room * 8, dtype=np.int8)
         self.indices = np.zeros(room, dtype=np.int32)
+
+    def bind(self, BoundData data):
+        """What the next epochs train on, or None."""
+        self.data = data
 
     def epoch(
         self, const Py_ssize_t[::1] order, const double[::1] rates, double[::1] losses=None
@@ -91,13 +93,14 @@ cdef class PerSampleTrainer:
         cdef char[::1] values = self.values
         cdef int32_t[::1] indices = self.indices
         cdef SignalWatch watch = self.watch
+        cdef BoundData data = bound_data(self.data)
         if rates.shape[0] != order.shape[0]:
             raise ValueError(f"rates: expected {order.shape[0]} learning rates")
         if losses is not None and losses.shape[0] != order.shape[0]:
             raise ValueError(f"losses: expected shape ({order.shape[0]},)")
         run.kernels = self.bound.kernels
         run.net = &self.bound.net
-        run.data = &self.data.data
+        run.data = &data.data
         run.values = &values[0]
         run.indices = &indices[0]
         run.steps = run.correct = 0

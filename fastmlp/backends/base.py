@@ -45,6 +45,11 @@ class TrainingData:
     weight: Array | None
     batch_size: int
 
+    @property
+    def form(self) -> tuple[int, int]:
+        """What data must have in common to be trained on by one trainer."""
+        return self.batch_size, self.Y.ndim
+
     def n_steps(self, n_samples: int) -> int:
         """Batches that `n_samples` samples make; the last may be smaller."""
         return -(-n_samples // self.batch_size)
@@ -131,7 +136,10 @@ class EpochResult:
 
 
 class Trainer(Protocol):
-    """An epoch loop, set up once a fit."""
+    """An epoch loop with the memory that it works in."""
+
+    def bind(self, data: TrainingData | None) -> None:
+        """Train on other data of the same form from here on; None lets go of them."""
 
     def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
         """One pass over the samples `order`, one learning rate a step.

@@ -25,7 +25,7 @@ from fastmlp._core import (  # type: ignore[attr-defined]
 )
 from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
-from fastmlp.arena import Arena
+from fastmlp.arena import Arena, all_finite
 from fastmlp.backends.base import PLAIN, EpochResult, StepOptions, TrainingData
 from fastmlp.layers import BatchNorm, Dense, Dropout, LayerBase, LayerNorm
 from fastmlp.losses import Loss
@@ -177,15 +177,26 @@ class CompiledTrainer:
             *(architecture, parameters, data.batch_size, state.rule_moments, gradients),
             options.measures_norm,
         )
-        samples = net.BoundData(data.X, data.Y, data.weight)
         if self.per_sample:
-            self.core = per_sample.PerSampleTrainer(bound, samples, state)
+            self.core = per_sample.PerSampleTrainer(bound, state)
         else:
-            skip_zeros = _many_zeros(data.X) and bool(np.isfinite(parameters.flat).all())
             average = None if state.average is None else state.average.flat
             self.core = minibatch.MinibatchTrainer(
-                bound, samples, rule, options, skip_zeros, state, parameters.flat, average
+                bound, data.Y.ndim == 1, rule, options, state, parameters.flat, average
             )
+        self.parameters = parameters
+        self.bind(data)
+
+    def bind(self, data: TrainingData | None) -> None:
+        if data is None:
+            self.core.bind(None)
+            return
+        samples = net.BoundData(data.X, data.Y, data.weight)
+        if self.per_sample:
+            self.core.bind(samples)
+        else:
+            skips = _many_zeros(data.X) and all_finite(self.parameters.flat)
+            self.core.bind(samples, skips)
 
     def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
         state, losses, norms = self.state, np.zeros(len(rates)), None
@@ -219,7 +230,7 @@ class CompiledPredictor:
 def _many_zeros(X: Array) -> bool:
     """Whether a sample of the rows says that skipping zeros is worth looking for them."""
     rows = X[:: max(1, len(X) // 64)]
-    return bool(np.count_nonzero(rows) < 0.75 * rows.size)
+    return bool(np.count_nonzero(rows != 0) < 0.75 * rows.size)  # != first: 10x faster on floats
 
 
 def _bind(

@@ -137,13 +137,19 @@ class NumpyTrainer:
         self.architecture = architecture
         self.parameters = parameters
         self.state = state
-        self.data = data
+        self.bind(data)
         self.options = options
         self.gradients = parameters.like()
         self.interrupts = InterruptsBetweenSteps()
 
+    def bind(self, data: TrainingData | None) -> None:
+        self.data = data
+
     def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
-        size = self.data.batch_size
+        data = self.data
+        if data is None:
+            raise RuntimeError("epoch: expected data, see bind")
+        size = data.batch_size
         total_loss, total_weight, n_correct, norms = 0.0, 0.0, 0, 0.0
         losses = np.zeros(len(rates))
         with self.interrupts:
@@ -151,7 +157,7 @@ class NumpyTrainer:
             for i, lr in enumerate(rates):
                 batch = order[i * size : (i + 1) * size]
                 losses[i], weight, correct, norm = self._step(
-                    batch, lr, TrainingPass(seed, first + i * size)
+                    data, batch, lr, TrainingPass(seed, first + i * size)
                 )
                 total_loss += losses[i] * weight
                 total_weight += weight
@@ -162,9 +168,9 @@ class NumpyTrainer:
         return EpochResult(total_loss, total_weight, n_correct, len(rates), norms, losses)
 
     def _step(
-        self, batch: Array, lr: float, training: TrainingPass
+        self, data: TrainingData, batch: Array, lr: float, training: TrainingPass
     ) -> tuple[float, float, int, float]:
-        backend, architecture, data = self.backend, self.architecture, self.data
+        backend, architecture = self.backend, self.architecture
         X = scale_pixels(data.X[batch], architecture.dtype)
         Y = data.Y[batch]
         weight = np.ones(len(batch)) if data.weight is None else data.weight[batch]
