@@ -1,7 +1,8 @@
 """Where the samples of an epoch come from: arrays in memory, or blocks that are read meanwhile.
 
 An epoch is a sequence of (`TrainingData`, order): a feed gives one pair for arrays in memory, and
-one after the other for a stream, whose next block is read by a thread while this one trains.
+one after the other for a stream, whose next block is read by a thread while this one trains. Of
+small arrays it gives several epochs at once, one after the other in a single order.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ Shuffle = bool | str | Callable[[np.random.Generator, int], Array]
 
 # Bytes of inputs in a block: many batches, and little beside a process's own memory.
 BLOCK_BYTES = 1 << 23
+# Samples in the orders of several epochs at once: 0.8 MB, and some hundredths of a second.
+SAMPLES_AT_ONCE = 100_000
 # shuffle="blocks": rows that stay together on the disk, and among how many of them rows are mixed.
 RUN_ROWS, WINDOW_ROWS = 256, 8192
 
@@ -53,6 +56,14 @@ def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:
     for start in range(0, n, WINDOW_ROWS):
         rng.shuffle(order[start : start + WINDOW_ROWS])
     return order
+
+
+def sample_orders(rng: np.random.Generator, n: int, shuffle: Shuffle, n_epochs: int) -> Array:
+    """What so many calls of `sample_order` give, one behind the other."""
+    if shuffle is True:  # the same draws; 1.3 us an order of 120 samples where a call takes 3.4
+        orders = np.tile(np.arange(n), (n_epochs, 1))
+        return rng.permuted(orders, axis=1, out=orders).ravel()
+    return np.concatenate([sample_order(rng, n, shuffle) for _ in range(n_epochs)])
 
 
 @dataclass(frozen=True)
@@ -84,19 +95,27 @@ class ArrayFeed:
         batch_size = min(batch_size, len(samples.X))
         self.data = TrainingData(samples.X, samples.Y, samples.weight, batch_size)
         self.shuffle = shuffle
+        # A function may look at more than its arguments.
+        self.most_epochs = 1 if callable(shuffle) else max(1, SAMPLES_AT_ONCE // len(samples.X))
 
-    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[TrainingData, Array]]:
-        yield self.data, sample_order(rng, len(self.data.X), self.shuffle)
+    def epochs(
+        self, rng: np.random.Generator, n_epochs: int = 1
+    ) -> Iterator[tuple[TrainingData, Array]]:
+        yield self.data, sample_orders(rng, len(self.data.X), self.shuffle, n_epochs)
 
 
 class MappedFeed:
     """A large memory-mapped array: the same order and bits as in memory, a block at a time."""
 
+    most_epochs = 1
+
     def __init__(self, samples: Samples, batch_size: int, shuffle: Shuffle):
         self.n_samples: int | None = len(samples.X)
         self.samples, self.batch_size, self.shuffle = samples, batch_size, shuffle
 
-    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[TrainingData, Array]]:
+    def epochs(
+        self, rng: np.random.Generator, n_epochs: int = 1
+    ) -> Iterator[tuple[TrainingData, Array]]:
         order = sample_order(rng, len(self.samples.X), self.shuffle)
         return _in_blocks(iter([(self.samples, order)]), self.batch_size)
 
@@ -105,6 +124,7 @@ class ChunkFeed:
     """An iterable of chunks (X, y) or (X, y, sample_weight), or a function that returns one."""
 
     n_samples: int | None = None
+    most_epochs = 1
 
     def __init__(
         self,
@@ -116,7 +136,9 @@ class ChunkFeed:
         self.architecture, self.chunks = architecture, chunks
         self.batch_size, self.shuffle = batch_size, shuffle
 
-    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[TrainingData, Array]]:
+    def epochs(
+        self, rng: np.random.Generator, n_epochs: int = 1
+    ) -> Iterator[tuple[TrainingData, Array]]:
         # Chunks are shuffled by the thread that reads them, with a generator of its own: the
         # network's is as far at the end of an epoch, however far the reading got.
         rng = np.random.default_rng(rng.integers(1 << 63)) if self.shuffle else rng

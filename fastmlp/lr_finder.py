@@ -133,7 +133,7 @@ def find_learning_rate(
         )[:wanted]
         data = TrainingData(X[order], y[order], None, batch_size)
         trainer = network.backend.trainer(architecture, network.arena, state, data)
-        losses = trainer.epoch(np.arange(wanted), rates).losses
+        losses = trainer.epochs(np.arange(wanted), rates).losses
     finally:
         start.restore()
         network.optimizer_state = before

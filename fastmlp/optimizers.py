@@ -429,6 +429,12 @@ class OptimizerState:
         return self.optimizer.rates(self.step, n_steps, self.schedule)
 
     @property
+    def foresees_rates(self) -> bool:
+        """Whether no epoch changes the rates of later ones; a plain function may look at it."""
+        lr = self.optimizer.lr
+        return not callable(lr) or (isinstance(lr, Schedule) and not lr.observes)
+
+    @property
     def average(self) -> Arena | None:
         """During a step the parameters' moving average, at other times what the steps work on."""
         return None if self.optimizer.rule.average is None else self.moments[-1]

@@ -84,6 +84,11 @@ class Schedule:
         """The state after an epoch with that record."""
         return state
 
+    @property
+    def observes(self) -> bool:
+        """Whether its rates depend on the records of epochs."""
+        return type(self).observe is not Schedule.observe
+
     def __call__(self, step: int) -> float:
         """Rate of one step."""
         return float(self.rates(np.array([step], dtype=np.float64), self.initial_state())[0])
@@ -325,6 +330,10 @@ class WarmUp(Schedule):
 
     def observe(self, state: State | None, record: Mapping[str, float]) -> State | None:
         return self._after.observe(state, record)
+
+    @property
+    def observes(self) -> bool:
+        return self._after.observes
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastmlp.arena import all_finite
-from fastmlp.backends.base import EpochResult, StepOptions, Trainer, TrainingData
+from fastmlp.backends.base import EpochResults, StepOptions, Trainer, TrainingData
 from fastmlp.callbacks import Callback
 from fastmlp.feeding import ArrayFeed, ChunkFeed, Feed, MappedFeed, Samples, Shuffle
 from fastmlp.history import History
@@ -94,34 +94,36 @@ def fit(
             at_end.callback(callback.on_fit_end, network, history)
             callback.on_fit_begin(network, epochs=epochs, n_samples=feed.n_samples)
             _restore(callback, network, resumed)
-        run = _Run(network, state, options, feed, callbacks)
+        run = _Run(network, state, options, feed, callbacks, history)
         at_end.callback(run.end)
-        for epoch in range(first, first + epochs):
+        looked_at = callbacks or validation_data is not None
+        together = 1 if looked_at else run.most_epochs()
+        epoch, end = first, first + epochs
+        while epoch < end:
             # As a list: every callback sees the epoch begin, whoever ends the fit.
             enders = [c for c in callbacks if c.on_epoch_begin(network, epoch)]
             if enders:
                 history.stop_reason = type(enders[0]).__name__
                 return history
             start.take()
-            done = run.epoch(epoch)
-            if not (np.isfinite(done.result.loss) and all_finite(network.arena.flat)):
+            done = run.epochs(epoch, min(together, end - epoch), start)
+            if not (np.isfinite(done.result.loss).all() and all_finite(network.arena.flat)):
                 start.restore()
+                if len(done) > 1:  # again, one by one, up to that which diverged
+                    together = 1
+                    continue
                 raise DivergenceError(
                     f"training diverged in epoch {epoch} at learning rate {done.first_rate:g}: the "
                     "loss or a parameter is not finite. The network is as it was at the start of "
                     "that epoch; try a smaller learning rate or scaled inputs"
                 )
-            record = done.record(epoch, architecture.loss.correct is not None)
+            validation = {}
             if validation_data is not None:
-                values = evaluate(network, *validation_data, None)
-                values |= scores.evaluate(network, *validation_data)
-                record.update({f"val_{name}": value for name, value in values.items()})
-            if options.measures_norm:
-                record["gradient_norm"] = done.result.norms / done.result.n_steps
-            record |= done.speed()
-            history.records.append(record)
-            network.history.records.append(record)
+                validation = evaluate(network, *validation_data, None)
+                validation |= scores.evaluate(network, *validation_data)
+            record = run.record(epoch, done, validation)
             state.observe(record)
+            epoch += len(done)
             enders = [c for c in callbacks if c.on_epoch_end(network, record)]
             stopped_by = done.stopped_by or next(iter(enders), None)
             if stopped_by:
@@ -231,25 +233,17 @@ def _restore(callback: Callback, network: Network, resumed: list[CallbackState])
 
 
 @dataclass
-class _Epoch:
-    """What the steps of an epoch came to."""
+class _Epochs:
+    """What the steps of some epochs came to; arrays have an element an epoch."""
 
-    result: EpochResult
-    n_samples: int = 0
-    seconds: float = 0.0
+    result: EpochResults
+    n_samples: int = 0  # of each
     first_rate: float = 0.0
-    last_rate: float = 0.0
+    last_rates: Array = field(default_factory=lambda: np.zeros(0))
     stopped_by: Callback | None = None
 
-    def record(self, epoch: int, counts: bool) -> dict[str, float]:
-        record: dict[str, float] = {"epoch": epoch, "loss": float(self.result.loss)}
-        if counts:
-            record["accuracy"] = self.result.correct / self.n_samples
-        return record
-
-    def speed(self) -> dict[str, float]:
-        speed = self.n_samples / self.seconds
-        return {"lr": self.last_rate, "seconds": self.seconds, "samples_per_second": speed}
+    def __len__(self) -> int:
+        return len(self.result.sums)
 
 
 class _Run:
@@ -269,34 +263,107 @@ class _Run:
         options: StepOptions,
         feed: Feed,
         callbacks: Sequence[Callback],
+        history: History,
     ):
         self.network, self.state, self.options, self.feed = network, state, options, feed
+        self.histories = history, network.history
         self.steps = _StepHooks(network, state, callbacks)
         self.kept, network._trainer = network._trainer, None
         self.bound: TrainingData | None = None
 
-    def epoch(self, number: int) -> _Epoch:
-        network, state = self.network, self.state
-        done = _Epoch(EpochResult())
+    def most_epochs(self) -> int:
+        """Epochs that may run at once, where nobody looks at the network between them.
+
+        One, where a rate may depend on the epoch before it, or the random stream gives orders and
+        seeds of layers by turns.
+        """
+        alone = self.network.architecture.random or not self.state.foresees_rates
+        return 1 if alone else self.feed.most_epochs
+
+    def epochs(self, number: int, n: int, start: Snapshot) -> _Epochs:
+        """Epoch `number` and those behind it, `n` in all; `start` is how it was before."""
+        network = self.network
+        done = _Epochs(EpochResults.zeros(n, 0))
         seed = int(network.rng.integers(1 << 63)) if network.architecture.random else 0
+        seeds = np.full(n, seed, np.uint64)
         began = perf_counter()
-        for data, samples, rates in self.steps.stretches(self.feed.epoch(network.rng)):
-            trainer = self._trainer(data)
-            with state.at_work():
-                part = trainer.epoch(samples, rates, seed, done.n_samples)
-            done.seconds += perf_counter() - began
-            if self.options.count_samples:
-                part = part.by_samples(len(samples), data.batch_size)
-            done.result += part
-            done.n_samples += len(samples)
-            done.first_rate, done.last_rate = float(rates[0]), float(rates[-1])
-            if not np.isfinite(part.loss):
-                break
-            done.stopped_by = self.steps.call(number, part, done.last_rate)
-            if done.stopped_by:
-                break
-            began = perf_counter()
+        try:
+            for data, order, rates in self.steps.stretches(self.feed.epochs(network.rng, n), n):
+                part = self._stretch(done, data, order, rates, seeds, began)
+                if not np.isfinite(part.loss).all():
+                    break
+                done.stopped_by = self.steps.call(number, part, float(rates[-1]))
+                if done.stopped_by:
+                    break
+                began = perf_counter()
+        except BaseException:
+            if n > 1:
+                self._keep_finished(number, done, start)
+            raise
         return done
+
+    def _stretch(
+        self,
+        done: _Epochs,
+        data: TrainingData,
+        order: Array,
+        rates: Array,
+        seeds: Array,
+        began: float,
+    ) -> EpochResults:
+        """Steps with nothing between them, added to `done`, also where an exception ends them."""
+        n = len(done)
+        part = EpochResults.zeros(n, len(rates) // n)
+        trainer = self._trainer(data)
+        try:
+            with self.state.at_work():
+                trainer.epochs(order, rates, seeds, done.n_samples, part)
+        finally:
+            # What went before the steps belongs to all epochs alike.
+            part.seconds[:] += (perf_counter() - began - part.seconds.sum()) / n
+            if self.options.count_samples:
+                part = part.by_samples(len(order) // n, data.batch_size)
+            done.result += part
+            done.n_samples += len(order) // n
+            done.first_rate, done.last_rates = float(rates[0]), rates.reshape(n, -1)[:, -1]
+        return part
+
+    def _keep_finished(self, number: int, done: _Epochs, start: Snapshot) -> None:
+        """Of several epochs that an exception cut short: records of those that ended, and the
+        random state as if the orders behind had not been drawn.
+        """
+        rng, n_steps = self.network.rng, done.result.n_steps
+        rng.bit_generator.state = start.random_state
+        if n_steps:  # else it came before the first step
+            finished, rest = divmod(self.state.step - start.step, n_steps)
+            if begun := finished + (rest > 0):
+                next(iter(self.feed.epochs(rng, begun)))
+            self.record(number, done, {}, finished)
+
+    def record(
+        self, number: int, done: _Epochs, validation: Mapping[str, float], n: int | None = None
+    ) -> dict[str, float]:
+        """Put epochs from `number` on, the first `n` of them, into the histories; `validation`
+        belongs to a single one. The last one's record.
+        """
+        result, n_samples = done.result, done.n_samples
+        columns: dict[str, Iterable[float]] = {
+            "epoch": range(number, number + len(done)),
+            "loss": result.loss.tolist(),
+        }
+        if self.network.architecture.loss.correct is not None:
+            columns["accuracy"] = (result.correct / n_samples).tolist()
+        columns |= {f"val_{name}": [value] for name, value in validation.items()}
+        if self.options.measures_norm:
+            columns["gradient_norm"] = (result.norms / result.n_steps).tolist()
+        columns["lr"] = done.last_rates.tolist()
+        columns["seconds"] = result.seconds.tolist()
+        columns["samples_per_second"] = (n_samples / result.seconds).tolist()
+        rows = zip(*columns.values(), strict=True)
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        for history in self.histories:
+            history.records.extend(records[:n])
+        return records[-1]
 
     def _trainer(self, data: TrainingData) -> Trainer:
         network = self.network
@@ -326,14 +393,14 @@ class _StepHooks:
     def __init__(self, network: Network, state: OptimizerState, callbacks: Sequence[Callback]):
         self.network, self.state = network, state
         self.hooked = [(c, c.every_n_steps) for c in callbacks if c.every_n_steps]
-        self.since_last_call = [EpochResult() for _ in self.hooked]
+        self.since_last_call = [EpochResults.zeros(1, 0) for _ in self.hooked]
 
     def stretches(
-        self, feed: Iterable[tuple[TrainingData, Array]]
+        self, feed: Iterable[tuple[TrainingData, Array]], n_epochs: int
     ) -> Iterator[tuple[TrainingData, Array, Array]]:
-        """What an epoch takes, in pieces between the calls: data, samples, rates of the steps."""
+        """What epochs take, in pieces between the calls: data, samples, rates of the steps."""
         for data, order in feed:
-            first, n_steps = self.state.step, data.n_steps(len(order))
+            first, n_steps = self.state.step, n_epochs * data.n_steps(len(order) // n_epochs)
             rates = self.state.rates(n_steps)
             start = 0
             while start < n_steps:
@@ -343,15 +410,15 @@ class _StepHooks:
                 yield data, samples, rates[start:stop]
                 start = stop
 
-    def call(self, epoch: int, part: EpochResult, lr: float) -> Callback | None:
+    def call(self, epoch: int, part: EpochResults, lr: float) -> Callback | None:
         """After a stretch; the first callback that wants to stop, if one does."""
         stopped_by = None
         step = self.state.step
         for i, (callback, n) in enumerate(self.hooked):
             result = self.since_last_call[i] = self.since_last_call[i] + part
             if step % n == 0:
-                self.since_last_call[i] = EpochResult()
-                loss = float(result.loss)
+                self.since_last_call[i] = EpochResults.zeros(1, 0)
+                loss = float(result.loss[0])
                 record = {"epoch": epoch, "step": step, "loss": loss, "lr": lr}
                 if callback.on_step_end(self.network, record):
                     stopped_by = stopped_by or callback

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastmlp import SGD, Adam
 from fastmlp.backends import base, get_backend
-from fastmlp.backends.base import EpochResult, TrainingData
+from fastmlp.backends.base import EpochResults, TrainingData
 from fastmlp.optimizers import OptimizerState
 
 # What a backend has beside the protocol.
@@ -69,9 +69,9 @@ def trainer_and_network(backend, dtype, make_network, make_data):
 
 def test_trainers_and_predictors_have_the_protocols_signatures(trainer_and_network):
     trainer, net, *_ = trainer_and_network(SGD(), 4)
-    assert shape_of(trainer.epoch) == shape_of(base.Trainer.epoch)[1:]
+    assert shape_of(trainer.epochs) == shape_of(base.Trainer.epochs)[1:]
     assert shape_of(trainer.bind) == shape_of(base.Trainer.bind)[1:]
-    assert set(public_functions(type(trainer))) == {"bind", "epoch"}
+    assert set(public_functions(type(trainer))) == {"bind", "epochs"}
     assert shape_of(type(net.predictor).__call__) == shape_of(base.Predictor.__call__)
     assert set(public_functions(type(net.predictor))) == set()
 
@@ -152,8 +152,8 @@ def test_an_epoch_takes_the_samples_in_the_order_given(
     order = np.array([7, 3, 3, 19, 0, 7, 11])
     n_steps = -(-len(order) // batch_size)
     rates = np.linspace(0.01, 0.1, n_steps)
-    result = trainer.epoch(order, rates)
-    assert type(result) is EpochResult
+    result = trainer.epochs(order, rates)
+    assert type(result) is EpochResults
     assert state.step == n_steps
 
     fitted = make_network(backend, dtype)
@@ -170,7 +170,7 @@ def test_an_epoch_takes_the_samples_in_the_order_given(
 def test_an_epoch_returns_the_weighted_loss_and_the_hits(trainer_and_network, batch_size):
     weight = np.random.default_rng(1).uniform(0, 2, 20)
     trainer, net, _, X, y = trainer_and_network(SGD(), batch_size, weight)
-    result = trainer.epoch(np.arange(20), np.zeros(-(-20 // batch_size)))
+    result = trainer.epochs(np.arange(20), np.zeros(-(-20 // batch_size)))
     np.testing.assert_allclose(result.loss, net.cost(X, y, weight), rtol=1e-6)
     assert result.correct == (net.predict(X).argmax(axis=1) == y).sum()
 
@@ -180,7 +180,7 @@ def test_an_epoch_stops_where_the_loss_is_not_finite(trainer_and_network, batch_
     """At that batch; whether it has still moved the weights is left open."""
     trainer, _, state, X, _ = trainer_and_network(SGD(), batch_size)
     X[6] = np.nan
-    result = trainer.epoch(np.arange(20), np.full(-(-20 // batch_size), 0.1))
+    result = trainer.epochs(np.arange(20), np.full(-(-20 // batch_size), 0.1))
     assert not np.isfinite(result.loss)
     assert 6 // batch_size <= state.step <= 6 // batch_size + 1
 

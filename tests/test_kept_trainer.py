@@ -129,4 +129,4 @@ def test_without_data_it_does_nothing(backend, batch_size):
     X, y, _ = next(pieces("float64"))
     net.fit(X, y, optimizer=SGD(0.1), epochs=1, batch_size=batch_size)
     with pytest.raises(RuntimeError, match="expected data"):
-        net._trainer[1].epoch(np.arange(8), np.full(8 // batch_size, 0.1))
+        net._trainer[1].epochs(np.arange(8), np.full(8 // batch_size, 0.1))

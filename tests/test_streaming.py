@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmlp import SGD, Adam, Dense, DivergenceError, Network, feeding, mapped
-from fastmlp.feeding import sample_order
+from fastmlp.feeding import sample_order, sample_orders
 from fastmlp.mapped import MappedRows
 
 N = 500
@@ -189,6 +189,19 @@ def test_numpys_booleans(samples, state_of, shuffle):
     assert states[0] == states[1]
 
 
+@given(n=st.integers(1, 400), n_epochs=st.integers(1, 5), draws=st.integers(0, 3))
+@pytest.mark.parametrize("shuffle", [True, np.True_, False, "blocks"])
+def test_orders_of_several_epochs_are_those_of_each(shuffle, n, n_epochs, draws):
+    one, other = (np.random.default_rng(0) for _ in range(2))
+    for rng in (one, other):
+        rng.integers(0, 10, draws, dtype=np.int32)  # half a word may be left
+    orders = [sample_order(one, n, shuffle) for _ in range(n_epochs)]
+    np.testing.assert_array_equal(
+        sample_orders(other, n, shuffle, n_epochs), np.concatenate(orders)
+    )
+    assert one.bit_generator.state == other.bit_generator.state
+
+
 def test_blocks_keep_runs_together_and_mix_them():
     n = 10 * feeding.WINDOW_ROWS
     order = sample_order(np.random.default_rng(0), n, "blocks")
@@ -207,8 +220,8 @@ def test_shuffled_chunks(backend, samples, state_of):
     net = network(backend)
 
     class Spy(feeding.ChunkFeed):
-        def epoch(self, rng):
-            for data, order in super().epoch(rng):
+        def epochs(self, rng, n_epochs=1):
+            for data, order in super().epochs(rng, n_epochs):
                 seen.append(data.X[order])
                 yield data, order
 
@@ -216,7 +229,7 @@ def test_shuffled_chunks(backend, samples, state_of):
     epochs = []
     for _ in range(2):
         seen.clear()
-        for _ in feed.epoch(net.rng):
+        for _ in feed.epochs(net.rng):
             pass
         epochs.append(np.concatenate(seen))
     for epoch in epochs:
@@ -282,14 +295,17 @@ def test_the_next_chunk_is_read_while_one_trains(backend, samples):
         def __init__(self, *arguments):
             self.trainer = take(*arguments)
 
-        def epoch(self, order, *arguments):
+        def bind(self, data):
+            self.trainer.bind(data)
+
+        def epochs(self, order, *arguments):
             # Block k trains: the reader comes to the chunk behind it by itself, and stops there.
             if len(trained) < 4:
                 assert waiting.wait(30)
             assert len(read) <= len(trained) + 2
             waiting.clear()
             trained.append(len(order))
-            return self.trainer.epoch(order, *arguments)
+            return self.trainer.epochs(order, *arguments)
 
     class Backend:
         trainer = staticmethod(Watched)

@@ -8,9 +8,13 @@ import os
 import signal
 import threading
 import warnings
+from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.neural_network import MLPClassifier
 
 from fastmlp import (
@@ -18,19 +22,24 @@ from fastmlp import (
     Adagrad,
     Adam,
     AdamW,
+    Averaged,
     Callback,
     Dense,
     DivergenceError,
+    Dropout,
     Nadam,
     Network,
     RMSprop,
     config,
+    feeding,
     set_num_threads,
+    training,
 )
 from fastmlp.backends import load_compiled
 from fastmlp.backends.base import StepOptions, TrainingData
 from fastmlp.backends.interrupts import InterruptsBetweenSteps
 from fastmlp.optimizers import OptimizerState
+from fastmlp.schedules import CosineDecay, ReduceOnPlateau, Schedule, WarmUp
 
 needs_compiled = pytest.mark.skipif(load_compiled() is None, reason="needs the compiled core")
 
@@ -165,13 +174,13 @@ def test_threads_do_not_change_the_bits():
         state = OptimizerState(Adam(), net.arena)
         data = TrainingData(X, y, None, 64)
         trainer = net.backend.trainer(net.architecture, net.arena, state, data)
-        result = trainer.epoch(np.random.default_rng(1).permutation(300), np.full(5, 1e-3))
+        result = trainer.epochs(np.random.default_rng(1).permutation(300), np.full(5, 1e-3))
         assert trainer.n_threads == n_threads
         history = net.fit(X, y, optimizer=Adam(), epochs=2, batch_size=64)
         gradients = net.compute_gradient(X, y)
         outcomes.append(
             (
-                result,
+                *(result.sums[:, :4].tobytes(), result.losses.tobytes()),
                 net.arena.flat.tobytes(),
                 history["loss"],
                 net.predict(X).tobytes(),
@@ -249,7 +258,7 @@ def test_divided_penalties_are_those_of_scikit_learn(backend, weighted, batch_si
     state = OptimizerState(SGD(0.1), net.arena)
     options = StepOptions(divide_penalty=True)
     trainer = net.backend.trainer(net.architecture, net.arena, state, data, options)
-    result = trainer.epoch(np.arange(40), np.full(data.n_steps(40), 0.1))
+    result = trainer.epochs(np.arange(40), np.full(data.n_steps(40), 0.1))
     for (W, b), theirs_W, theirs_b in zip(
         net.parameters, theirs.coefs_, theirs.intercepts_, strict=True
     ):
@@ -365,6 +374,225 @@ def test_parameters_that_overflow_in_the_last_step(backend, make_network, make_d
     with pytest.raises(DivergenceError, match="in epoch 1"):
         net.fit(X, y, optimizer=SGD(1e39), epochs=1, batch_size=4)
     assert net.arena.flat.tobytes() == before
+
+
+# --- Several epochs at once -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Jump(Schedule):
+    """`lr` until step `at`, then `high` for good."""
+
+    lr: float
+    at: int
+    high: float
+
+    def values(self, t):
+        return np.where(t < self.at, self.lr, self.high)
+
+
+def without_times(records):
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in records]
+
+
+TIMES = ("seconds", "samples_per_second")
+RATES = {
+    "a number": 0.01,
+    "a schedule": WarmUp(CosineDecay(0.05, 20), 7),
+    "a schedule that observes": WarmUp(ReduceOnPlateau(0.05, patience=1, min_delta=1.0), 3),
+    "a function": lambda step: 0.1 / (1 + step),
+}
+OPTIMIZERS = {
+    "sgd": SGD,
+    "momentum": lambda lr: SGD(lr, momentum=0.9),
+    "adam": Adam,
+    "averaged": lambda lr: Averaged(Adam(lr), 0.5),
+}
+
+
+FITS = st.fixed_dictionaries(
+    {
+        "optimizer": st.sampled_from(list(OPTIMIZERS)),
+        "lr": st.sampled_from(list(RATES)),
+        "epochs": st.integers(0, 12),
+        "n": st.integers(1, 30),
+        "batch_size": st.sampled_from([1, 4, 30]),
+        "at_once": st.integers(1, 400),
+        "shuffle": st.sampled_from(
+            [True, np.True_, False, "blocks", lambda rng, n: rng.integers(0, n, 5)]
+        ),
+        "weighted": st.booleans(),
+        "dropout": st.booleans(),
+        "options": st.sampled_from([{}, {"clip_norm": 0.5}, {"count_samples": True}]),
+    }
+)
+
+
+@given(FITS)
+def test_epochs_at_once_are_single_epochs(backend, dtype, make_data, state_of, fit):
+    """To the bit, with their records; as with a callback that looks on, as with a fit for each."""
+    dropout = [Dropout(0.5)] if fit["dropout"] else []
+    layers = [Dense(6, "relu", l2=0.01), *dropout, Dense(3, "softmax")]
+    nets = [
+        Network(5, layers, loss="cross_entropy", dtype=dtype, seed=0, backend=backend)
+        for _ in range(3)
+    ]
+    X, y = make_data(nets[0], fit["n"])
+    epochs = fit["epochs"]
+    arguments = {
+        "optimizer": OPTIMIZERS[fit["optimizer"]](RATES[fit["lr"]]),
+        "batch_size": fit["batch_size"],
+        "shuffle": fit["shuffle"],
+        "validation_data": None,
+        "sample_weight": np.arange(1, len(X) + 1) if fit["weighted"] else None,
+        "options": StepOptions(**fit["options"]),
+        "metrics": (),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feeding, "SAMPLES_AT_ONCE", fit["at_once"])
+        history = training.fit(nets[0], X, y, epochs=epochs, callbacks=[], **arguments)
+        training.fit(nets[1], X, y, epochs=epochs, callbacks=[Callback()], **arguments)
+        for _ in range(epochs):
+            training.fit(nets[2], X, y, epochs=1, callbacks=[], **arguments)
+    assert history.records == nets[0].history.records
+    assert [record["epoch"] for record in history.records] == list(range(1, epochs + 1))
+    assert history.stop_reason == "epochs"
+    for net in nets[1:]:
+        assert without_times(net.history.records) == without_times(history.records)
+        if epochs:
+            assert state_of(net) == state_of(nets[0])
+
+
+def test_times_of_epochs_at_once(backend, make_network, make_data):
+    net = make_network(backend)
+    X, y = make_data(net, 40)
+    began = perf_counter()
+    history = net.fit(X, y, optimizer=SGD(0.1), epochs=20, batch_size=8)
+    wall_time = perf_counter() - began
+    assert min(history["seconds"]) > 0
+    assert sum(history["seconds"]) < wall_time
+    assert history["samples_per_second"] == [40 / seconds for seconds in history["seconds"]]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Numbers of epochs of each call of a backend's loop."""
+    numbers = []
+    stretch = training._Run._stretch
+
+    def counted(run, done, *arguments):
+        numbers.append(len(done))
+        return stretch(run, done, *arguments)
+
+    monkeypatch.setattr(training._Run, "_stretch", counted)
+    return numbers
+
+
+def test_how_many_epochs_at_once(backend, make_network, make_data, calls):
+    net = make_network(backend)
+    X, y = make_data(net, 30)
+    net.fit(X, y, optimizer=SGD(0.1), epochs=5)
+    net.fit(X, y, optimizer=SGD(CosineDecay(0.1, 100)), epochs=5)
+    assert calls == [5, 5]
+    net.fit(X, y, optimizer=SGD(ReduceOnPlateau(0.1)), epochs=2)
+    net.fit(X, y, optimizer=SGD(lambda step: 0.1), epochs=2)
+    net.fit(X, y, optimizer=SGD(0.1), epochs=2, callbacks=[Callback()])
+    net.fit(X, y, optimizer=SGD(0.1), epochs=2, verbose=2)
+    net.fit(X, y, optimizer=SGD(0.1), epochs=2, validation_data=(X, y))
+    net.fit([(X, y)], optimizer=SGD(0.1), epochs=2)
+    assert calls == [5, 5, *[1] * 12]
+    calls.clear()
+    many = np.tile(X, (1000, 1)), np.tile(y, 1000)
+    net.fit(*many, optimizer=SGD(0.1), epochs=5, batch_size=30_000)
+    assert calls == [3, 2]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("kind", [SGD, Adam])
+@pytest.mark.parametrize("bad", [1, 3, 7])
+def test_divergence_in_one_of_several_epochs(
+    backend, dtype, make_network, make_data, state_of, kind, batch_size, bad
+):
+    """The epochs before it count, and it is named, with its rate."""
+    nets = [make_network(backend, dtype, widths=(6, 5, 3), hidden="relu") for _ in range(2)]
+    X, y = make_data(nets[0], 24)
+    optimizer = kind(Jump(1e-3, (bad - 1) * 24 // batch_size + 1, 1e300))
+    with pytest.raises(DivergenceError, match=f"in epoch {bad} at learning rate 0.001: "):
+        nets[0].fit(X, y, optimizer=optimizer, epochs=9, batch_size=batch_size)
+    nets[1].fit(X, y, optimizer=optimizer, epochs=bad - 1, batch_size=batch_size)
+    assert state_of(nets[0]) == state_of(nets[1])
+    assert without_times(nets[0].history.records) == without_times(nets[1].history.records)
+
+
+def test_parameters_that_overflow_at_the_end_of_one_of_several_epochs(
+    backend, make_network, make_data, state_of
+):
+    """The losses of that epoch were finite; those of the next are not."""
+    nets = [make_network(backend, "float32", (6, 2), output="identity", loss="mse") for _ in "12"]
+    X, y = make_data(nets[0], 12)
+    optimizer = SGD(Jump(1e-3, 3 * 3 - 1, 1e39))
+    with pytest.raises(DivergenceError, match="in epoch 3"):
+        nets[0].fit(X, y, optimizer=optimizer, epochs=9, batch_size=4)
+    nets[1].fit(X, y, optimizer=optimizer, epochs=2, batch_size=4)
+    assert state_of(nets[0]) == state_of(nets[1])
+    assert len(nets[0].history) == 2
+
+
+INTERRUPTED_AMONG_EPOCHS = """
+import os, signal, sys, threading
+import numpy as np
+from fastmlp import Adam, SGD, Callback, Dense, Network, feeding
+from time import perf_counter
+
+backend, batch_size = sys.argv[1], int(sys.argv[2])
+optimizer = SGD(1e-4) if batch_size == 1 else Adam(1e-4)
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((200, 100), np.float32), rng.integers(0, 10, 200)
+feeding.SAMPLES_AT_ONCE = 10**6  # seconds
+
+class StopAt(Callback):
+    def __init__(self, step):
+        self.every_n_steps = step
+
+    def on_step_end(self, network, record):
+        return True
+
+def fitted(callbacks=()):
+    net = Network(100, [Dense(200, "relu"), Dense(10, "softmax")], loss="cross_entropy", seed=0,
+                  backend=backend)
+    try:
+        net.fit(X, y, optimizer=optimizer, epochs=10**6, batch_size=batch_size,
+                callbacks=callbacks)
+    except KeyboardInterrupt:
+        net.answered = perf_counter()
+    return net
+
+def interrupt():
+    global sent
+    sent = perf_counter()
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Timer(0.2, interrupt).start()
+net = fitted()
+assert net.answered - sent < 0.5, net.answered - sent
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+step = net.optimizer_state.step
+twin = fitted([StopAt(step)])
+assert net.arena.flat.tobytes() == twin.arena.flat.tobytes()
+assert net.rng.bit_generator.state == twin.rng.bit_generator.state
+finished, rest = divmod(step, -(-200 // batch_size))
+assert [r["epoch"] for r in net.history.records] == list(range(1, finished + 1))
+assert twin.history["loss"][:finished] == net.history["loss"]
+assert twin.history["accuracy"][:finished] == net.history["accuracy"]
+print(finished)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("batch_size", [1, 20])
+def test_interrupt_among_epochs_at_once(backend, run_python, batch_size):
+    """Steps, random state and records are those of the finished steps and epochs."""
+    assert int(run_python(INTERRUPTED_AMONG_EPOCHS, backend, batch_size)) > 1
 
 
 # --- Interrupts -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The minibatch epoch: one nogil call, one parallel region, two barriers a step.
+"""The minibatch epochs: one nogil call, one parallel region, two barriers a step.
 
 Each thread runs
 
@@ -36,11 +36,11 @@ from fastmlp._core.kernels cimport (
     fm_update,
 )
 from fastmlp._core.net cimport BoundData, BoundNet, address, bound_data
-from fastmlp._core.signals cimport SignalWatch
+from fastmlp._core.signals cimport SignalWatch, now
 
 
 cdef struct epoch_run:
-    # What the threads of one epoch share; `stop` and the sums are thread 0's to write.
+    # What the threads share; `stop`, `steps` and `sums`, the row of the epoch, are thread 0's.
     fm_barrier barrier
     const fm_kernels *kernels
     const fm_net *net
@@ -48,6 +48,8 @@ cdef struct epoch_run:
     fm_batch batch
     fm_update update
     const Py_ssize_t *order
+    const uint64_t *seeds
+    Py_ssize_t n_epochs
     Py_ssize_t n_samples
     Py_ssize_t batch_size
     const double *scalars
@@ -55,8 +57,8 @@ cdef struct epoch_run:
     size_t scratch_size
     Py_ssize_t *correct
     Py_ssize_t steps
+    double *sums
     double *losses
-    double *norms
     const double *rates
     double clip_norm
     char *weights
@@ -64,10 +66,9 @@ cdef struct epoch_run:
     Py_ssize_t n_weights
     double average_share
     size_t itemsize
-    double loss
-    double weight
     int n_stages
     bint penalised
+    bint measures_norm
     bint constrained
     bint divide_penalty
     bint stop
@@ -91,20 +92,18 @@ cdef void finish_batch(
     cdef Py_ssize_t i
     for i in range(batch.n):
         loss += batch.losses[i]
-    run.loss += loss
-    run.weight += batch.weight
-    if run.losses != NULL:
-        run.losses[step] = loss / batch.weight if batch.weight > 0 else loss
+    run.sums[0] += loss
+    run.sums[1] += batch.weight
+    run.losses[step] = loss / batch.weight if batch.weight > 0 else loss
     run.steps = step + 1
-    run.stop = not isfinite(run.loss) or watch.interrupted()
+    run.stop = not isfinite(run.sums[0]) or watch.interrupted()
 
 
 cdef void count_penalty(epoch_run *run, const fm_batch *batch, Py_ssize_t step) noexcept nogil:
     """Thread 0, behind the update: its strips' penalties belong to the loss before it."""
     cdef double penalty = run.kernels.sum_of_penalties(run.net)
-    run.loss += penalty * batch.weight
-    if run.losses != NULL:
-        run.losses[step] += penalty
+    run.sums[0] += penalty * batch.weight
+    run.losses[step] += penalty
 
 
 cdef void average_part(epoch_run *run, int part, int n_parts) noexcept nogil:
@@ -117,59 +116,79 @@ cdef void average_part(epoch_run *run, int part, int n_parts) noexcept nogil:
     )
 
 
-cdef void run_steps(epoch_run *run, int part, int n_parts, SignalWatch watch) noexcept nogil:
-    cdef fm_batch batch = run.batch
-    cdef fm_update update = run.update
-    cdef Py_ssize_t step = 0, start = 0, correct = 0
-    cdef const double *scalars = run.scalars
+cdef Py_ssize_t run_step(
+    epoch_run *run, fm_batch *batch, fm_update *update, Py_ssize_t step, int part, int n_parts,
+    SignalWatch watch
+) noexcept nogil:
+    """Returns how many of this thread's samples were right."""
+    cdef Py_ssize_t correct = 0
+    cdef const double *scalars = run.scalars + 4 * step
     cdef double norm
     cdef int stage
     cdef void *scratch = run.scratch + part * run.scratch_size
-    while start < run.n_samples:
-        batch.n = min(run.batch_size, run.n_samples - start)
-        batch.index = run.order + start
-        batch.weight = weight_of(run.data, &batch)
-        batch.penalty_scale = 1 / batch.weight if run.divide_penalty and batch.weight > 0 else 1
-        update.step_m, update.step_g = scalars[0], scalars[1]
-        update.epsilon, update.shrink = scalars[2], scalars[3]
-        batch.first = run.batch.first + start
-        for stage in range(run.n_stages):
-            if stage > 0:
-                run.kernels.batch_statistics(run.net, &batch, stage - 1, part, n_parts)
-                fm_barrier_wait(&run.barrier, n_parts)
-            correct += run.kernels.batch_rows(
-                run.net, run.data, &batch, stage, batch.n * part // n_parts,
-                batch.n * (part + 1) // n_parts, scratch
-            )
+    batch.weight = weight_of(run.data, batch)
+    batch.penalty_scale = 1 / batch.weight if run.divide_penalty and batch.weight > 0 else 1
+    update.step_m, update.step_g = scalars[0], scalars[1]
+    update.epsilon, update.shrink = scalars[2], scalars[3]
+    for stage in range(run.n_stages):
+        if stage > 0:
+            run.kernels.batch_statistics(run.net, batch, stage - 1, part, n_parts)
             fm_barrier_wait(&run.barrier, n_parts)
-        if part == 0:
-            finish_batch(run, &batch, step, watch)
-        if run.rates != NULL:
-            update.lr = run.rates[step]
-        if run.clip_norm < INFINITY:
-            update.mode = FM_GRADIENT
-            run.kernels.update_weights(run.net, &batch, &update, part, n_parts, scratch)
-            fm_barrier_wait(&run.barrier, n_parts)
-            norm = sqrt(run.kernels.sum_of_squares(run.net))
-            update.mode = FM_APPLY
-            update.factor = run.clip_norm / norm if norm > run.clip_norm else 1
-        run.kernels.update_weights(run.net, &batch, &update, part, n_parts, scratch)
+        correct += run.kernels.batch_rows(
+            run.net, run.data, batch, stage, batch.n * part // n_parts,
+            batch.n * (part + 1) // n_parts, scratch
+        )
         fm_barrier_wait(&run.barrier, n_parts)
-        if part == 0 and run.penalised:
-            count_penalty(run, &batch, step)
-        if part == 0 and run.norms != NULL:
-            run.norms[step] = sqrt(run.kernels.sum_of_squares(run.net))
-        if run.constrained:
-            run.kernels.constrain_weights(run.net, part, n_parts)
-            fm_barrier_wait(&run.barrier, n_parts)
-        if run.average != NULL:
-            average_part(run, part, n_parts)
+    if part == 0:
+        finish_batch(run, batch, step, watch)
+    if run.rates != NULL:
+        update.lr = run.rates[step]
+    if run.clip_norm < INFINITY:
+        update.mode = FM_GRADIENT
+        run.kernels.update_weights(run.net, batch, update, part, n_parts, scratch)
+        fm_barrier_wait(&run.barrier, n_parts)
+        norm = sqrt(run.kernels.sum_of_squares(run.net))
+        update.mode = FM_APPLY
+        update.factor = run.clip_norm / norm if norm > run.clip_norm else 1
+    run.kernels.update_weights(run.net, batch, update, part, n_parts, scratch)
+    fm_barrier_wait(&run.barrier, n_parts)
+    if part == 0 and run.penalised:
+        count_penalty(run, batch, step)
+    if part == 0 and run.measures_norm:
+        run.sums[3] += sqrt(run.kernels.sum_of_squares(run.net))
+    if run.constrained:
+        run.kernels.constrain_weights(run.net, part, n_parts)
+        fm_barrier_wait(&run.barrier, n_parts)
+    if run.average != NULL:
+        average_part(run, part, n_parts)
+    return correct
+
+
+cdef void run_epochs(epoch_run *run, int part, int n_parts, SignalWatch watch) noexcept nogil:
+    cdef fm_batch batch = run.batch
+    cdef fm_update update = run.update
+    cdef Py_ssize_t epoch, start, step = 0
+    cdef double began = now()
+    for epoch in range(run.n_epochs):
+        batch.seed = run.seeds[epoch]
+        start = 0
+        while start < run.n_samples:
+            batch.n = min(run.batch_size, run.n_samples - start)
+            batch.index = run.order + epoch * run.n_samples + start
+            batch.first = run.batch.first + start
+            run.correct[part * run.n_epochs + epoch] += run_step(
+                run, &batch, &update, step, part, n_parts, watch
+            )
+            if run.stop:
+                break
+            step += 1
+            start += run.batch_size
+        if part == 0:
+            run.sums[4] = now() - began
+            began += run.sums[4]
+            run.sums += 5
         if run.stop:
             break
-        step += 1
-        start += run.batch_size
-        scalars += 4
-    run.correct[part] = correct
 
 
 cdef class MinibatchTrainer:
@@ -236,45 +255,50 @@ cdef class MinibatchTrainer:
         self.data = data
         self.batch.nonzero = &bits[0] if skip_zeros else NULL
 
-    def epoch(
+    def epochs(
         self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads,
-        double[::1] losses=None, double[::1] norms=None, const double[::1] rates=None,
-        uint64_t seed=0, uint64_t first=0
+        double[:, ::1] sums, double[::1] losses, const double[::1] rates=None,
+        const uint64_t[::1] seeds=None, uint64_t first=0
     ):
-        """One pass over the samples `order`; `scalars` (n_steps, 4), a row a step.
+        """Passes over samples, one a row of `sums`, of which `order` has those of all.
 
-        rates (n_steps,) # IN, for layers with a decay of their own
-        seed, first : of the layers' random numbers; place of the first sample in the epoch
-        losses, norms (n_steps,) # OUT, each batch's mean loss and the gradient's norm; unwritten
-        behind a stop
+        scalars (n_epochs * n_steps, 4), rates (n_epochs * n_steps,), for layers with a decay of
+        their own # IN
+        seeds (n_epochs,) # IN, of the layers' random numbers; first: place of the first sample
+        sums (n_epochs, 5), losses (n_epochs * n_steps,) # OUT, see EpochResults; zeros before
 
         Returns
         -------
-        loss, weight : float
-            Sums over the samples of weight times loss with penalties, and of the weights.
-        correct : int
-        threads : int
-            How many worked.
+        int
+            How many threads worked.
         """
         cdef epoch_run run
         cdef SignalWatch watch = self.watch
         cdef BoundData data = bound_data(self.data)
         cdef int team = 1
-        n_steps = (order.shape[0] + self.bound.n_rows - 1) // self.bound.n_rows
+        run.n_epochs = sums.shape[0]
+        run.n_samples = order.shape[0] // run.n_epochs
+        n_steps = run.n_epochs * ((run.n_samples + self.bound.n_rows - 1) // self.bound.n_rows)
+        if order.shape[0] != run.n_epochs * run.n_samples or sums.shape[1] != 5:
+            raise ValueError(f"sums: expected shape ({run.n_epochs}, 5) for as many equal passes")
         if scalars.shape[0] != n_steps or scalars.shape[1] != 4:
             raise ValueError(f"scalars: expected shape ({n_steps}, 4)")
-        for name, array in (("losses", losses), ("norms", norms), ("rates", rates)):
+        for name, array in (("losses", losses), ("rates", rates)):
             if array is not None and array.shape[0] != n_steps:
                 raise ValueError(f"{name}: expected shape ({n_steps},)")
+        if seeds is None:
+            seeds = np.zeros(run.n_epochs, dtype=np.uint64)
+        if seeds.shape[0] != run.n_epochs:
+            raise ValueError(f"seeds: expected shape ({run.n_epochs},)")
         fm_barrier_init(&run.barrier)
         run.kernels = self.bound.kernels
         run.net = &self.bound.net
         run.data = &data.data
         run.batch = self.batch
-        run.batch.seed, run.batch.first = seed, first
+        run.batch.first = first
         run.update = self.update
         run.order = &order[0]
-        run.n_samples = order.shape[0]
+        run.seeds = &seeds[0]
         run.batch_size = self.bound.n_rows
         run.scalars = &scalars[0, 0]
         # Whole cache lines and one more keep two threads' scratch apart.
@@ -282,12 +306,12 @@ cdef class MinibatchTrainer:
         scratch = np.zeros(n_threads * run.scratch_size, dtype=np.uint8)
         cdef char[::1] scratch_view = scratch.view(np.int8)
         run.scratch = &scratch_view[0]
-        correct = np.zeros(n_threads, dtype=np.intp)
-        cdef Py_ssize_t[::1] correct_view = correct
-        run.correct = &correct_view[0]
+        correct = np.zeros((n_threads, run.n_epochs), dtype=np.intp)
+        cdef Py_ssize_t[:, ::1] correct_view = correct
+        run.correct = &correct_view[0, 0]
         run.steps = 0
-        run.losses = NULL if losses is None else &losses[0]
-        run.norms = NULL if norms is None else &norms[0]
+        run.sums = &sums[0, 0]
+        run.losses = &losses[0]
         run.rates = NULL
         if rates is not None:
             run.rates = &rates[0]
@@ -298,25 +322,26 @@ cdef class MinibatchTrainer:
             run.average = <char *>address(self.average)
             run.n_weights, run.itemsize = self.weights.size, self.weights.itemsize
             run.average_share = self.average_share
-        run.loss = run.weight = 0
         run.n_stages = run.kernels.n_stages(run.net)
         run.penalised = self.bound.penalised
+        run.measures_norm = self.options.measures_norm
         run.constrained = self.bound.constrained
         run.divide_penalty = self.options.divide_penalty
         run.stop = False
         with nogil:
             self.bound.copy_transposed()
             if n_threads == 1:
-                run_steps(&run, 0, 1, watch)
+                run_epochs(&run, 0, 1, watch)
             else:
                 with parallel(num_threads=n_threads):
                     if fm_thread() == 0:
                         team_size(&team)
-                    run_steps(&run, fm_thread(), fm_team_size(), watch)
+                    run_epochs(&run, fm_thread(), fm_team_size(), watch)
         # Here and not in Python, where a signal could come between the steps and their number.
         self.state.step += run.steps
+        np.sum(correct, axis=0, out=np.asarray(sums)[:, 2])
         watch.reraise()
-        return run.loss, run.weight, int(correct.sum()), team
+        return team
 
 
 cdef void team_size(int *team) noexcept nogil:

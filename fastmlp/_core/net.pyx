@@ -188,5 +188,5 @@ cdef class BoundData:
 cdef BoundData bound_data(BoundData data):
     """The data themselves; an epoch holds on to them, whoever binds others meanwhile."""
     if data is None:
-        raise RuntimeError("epoch: expected data, see bind")
+        raise RuntimeError("epochs: expected data, see bind")
     return data

@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t
 
 from fastmlp._core.kernels cimport fm_data, fm_kernels, fm_net
 from fastmlp._core.net cimport BoundData, BoundNet, bound_data
-from fastmlp._core.signals cimport SignalWatch
+from fastmlp._core.signals cimport SignalWatch, now
 
 cdef enum:
     # Samples between two looks at the clock; each takes under a microsecond on small nets.
@@ -21,29 +21,30 @@ cdef struct sample_run:
     void *values
     int32_t *indices
     Py_ssize_t steps
-    Py_ssize_t correct
     double *losses
-    double loss
-    double weight
+    bint stop
 
 
 cdef void run_samples(
-    sample_run *run, const Py_ssize_t *order, const double *rates, Py_ssize_t n, SignalWatch watch
+    sample_run *run, const Py_ssize_t *order, const double *rates, Py_ssize_t n, double *sums,
+    SignalWatch watch
 ) noexcept nogil:
+    """One pass."""
     cdef Py_ssize_t i
-    cdef double loss = 0, weight
+    cdef double loss = 0, weight, began = now()
     for i in range(n):
-        run.correct += run.kernels.sgd_sample(
+        sums[2] += run.kernels.sgd_sample(
             run.net, run.data, order + i, n - i, rates[i], run.values, run.indices, &loss
         )
-        run.loss += loss
+        sums[0] += loss
         weight = 1 if run.data.weight == NULL else run.data.weight[order[i]]
-        run.weight += weight
-        if run.losses != NULL:
-            run.losses[i] = loss / weight if weight > 0 else loss
-        run.steps = i + 1
-        if not isfinite(run.loss) or (i % LOOK_EVERY == 0 and watch.interrupted()):
+        sums[1] += weight
+        run.losses[run.steps] = loss / weight if weight > 0 else loss
+        run.steps += 1
+        run.stop = not isfinite(sums[0]) or (run.steps % LOOK_EVERY == 0 and watch.interrupted())
+        if run.stop:
             break
+    sums[4] = now() - began
 
 
 cdef class PerSampleTrainer:
@@ -76,40 +77,43 @@ cdef class PerSampleTrainer:
         """What the next epochs train on, or None."""
         self.data = data
 
-    def epoch(
-        self, const Py_ssize_t[::1] order, const double[::1] rates, double[::1] losses=None
+    def epochs(
+        self, const Py_ssize_t[::1] order, const double[::1] rates, double[:, ::1] sums,
+        double[::1] losses
     ):
-        """One pass over the samples `order`, one learning rate each.
+        """Passes over samples, one a row of `sums`, of which `order` has those of all.
 
-        losses (n,) # OUT, each sample's loss; unwritten behind a stop
-
-        Returns
-        -------
-        loss, weight : float
-            Sums over the samples of weight times loss, and of the weights.
-        correct : int
+        rates (n_epochs * n_samples,) # IN
+        sums (n_epochs, 5), losses (n_epochs * n_samples,) # OUT, see EpochResults; zeros before
         """
         cdef sample_run run
         cdef char[::1] values = self.values
         cdef int32_t[::1] indices = self.indices
         cdef SignalWatch watch = self.watch
         cdef BoundData data = bound_data(self.data)
+        cdef Py_ssize_t epoch, n = order.shape[0] // sums.shape[0]
+        if order.shape[0] != n * sums.shape[0] or sums.shape[1] != 5:
+            raise ValueError(f"sums: expected shape ({sums.shape[0]}, 5) for as many equal passes")
         if rates.shape[0] != order.shape[0]:
             raise ValueError(f"rates: expected {order.shape[0]} learning rates")
-        if losses is not None and losses.shape[0] != order.shape[0]:
+        if losses.shape[0] != order.shape[0]:
             raise ValueError(f"losses: expected shape ({order.shape[0]},)")
         run.kernels = self.bound.kernels
         run.net = &self.bound.net
         run.data = &data.data
         run.values = &values[0]
         run.indices = &indices[0]
-        run.steps = run.correct = 0
-        run.losses = NULL if losses is None else &losses[0]
-        run.loss = run.weight = 0
+        run.steps = 0
+        run.losses = &losses[0]
+        run.stop = False
         with nogil:
             self.bound.copy_transposed()
-            run_samples(&run, &order[0], &rates[0], order.shape[0], watch)
+            for epoch in range(sums.shape[0]):
+                run_samples(
+                    &run, &order[epoch * n], &rates[epoch * n], n, &sums[epoch, 0], watch
+                )
+                if run.stop:
+                    break
         # Here and not in Python, where a signal could come between the steps and their number.
         self.state.step += run.steps
         watch.reraise()
-        return run.loss, run.weight, run.correct

@@ -1,3 +1,6 @@
+cdef double now() noexcept nogil
+
+
 cdef class SignalWatch:
     cdef object error
     cdef double next_look

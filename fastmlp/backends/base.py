@@ -10,7 +10,7 @@ integer labels (n,).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastmlp.arena import Arena
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
 
-__all__ = ["Backend", "EpochResult", "Predictor", "StepOptions", "Trainer", "TrainingData"]
+__all__ = ["Backend", "EpochResults", "Predictor", "StepOptions", "Trainer", "TrainingData"]
 
 Array = np.ndarray
 
@@ -90,64 +90,97 @@ PLAIN = StepOptions()
 
 
 @dataclass(frozen=True)
-class EpochResult:
-    """What one pass over the data gave, each batch before its update.
+class EpochResults:
+    """What passes over the data gave, one after the other, each batch before its update.
 
     Attributes
     ----------
-    total_loss, weight : float
-        Sums over the samples of weight times loss, with its batch's penalties, and of the weights.
-        A loss that is not finite: the pass stopped at that batch.
-    correct : int
-        Samples that counted as right; 0 for a loss without classes.
-    n_steps : int
-    norms : float
-        Sum over the steps of the gradient's norm, where it was measured.
-    losses : ndarray of shape (n_steps,)
+    sums : ndarray of shape (n_epochs, 5)
+        A row a pass, filled as it goes: the columns below.
+    losses : ndarray of shape (n_epochs * n_steps,)
         Each batch's mean loss with penalties.
+    n_steps : int
+        Of a pass.
     """
 
-    total_loss: float = 0.0
-    weight: float = 0.0
-    correct: int = 0
-    n_steps: int = 0
-    norms: float = 0.0
-    losses: Array = field(default_factory=lambda: np.zeros(0), compare=False)
+    sums: Array
+    losses: Array
+    n_steps: int
+
+    @classmethod
+    def zeros(cls, n_epochs: int, n_steps: int) -> EpochResults:
+        return cls(np.zeros((n_epochs, 5)), np.zeros(n_epochs * n_steps), n_steps)
 
     @property
-    def loss(self) -> float:
-        """Mean loss."""
-        return self.total_loss / (self.weight or 1.0)
+    def total_loss(self) -> Array:
+        """Sums over the samples of weight times loss, with the batches' penalties.
 
-    def by_samples(self, n_samples: int, batch_size: int) -> EpochResult:
-        """The same with a loss that counts each batch by its samples, not by their weights."""
+        Where it is not finite, the passes stopped at that batch.
+        """
+        return self.sums[:, 0]
+
+    @property
+    def weight(self) -> Array:
+        """Sums of the samples' weights."""
+        return self.sums[:, 1]
+
+    @property
+    def correct(self) -> Array:
+        """Samples that counted as right; 0 for a loss without classes."""
+        return self.sums[:, 2]
+
+    @property
+    def norms(self) -> Array:
+        """Sums over the steps of the gradient's norm, where it was measured."""
+        return self.sums[:, 3]
+
+    @property
+    def seconds(self) -> Array:
+        """What the steps took; 0 for a pass that was not begun."""
+        return self.sums[:, 4]
+
+    @property
+    def loss(self) -> Array:
+        """Mean losses."""
+        with np.errstate(over="ignore"):
+            return self.total_loss / np.where(self.weight == 0, 1, self.weight)
+
+    def by_samples(self, n_samples: int, batch_size: int) -> EpochResults:
+        """The same with losses that count each batch by its samples, not by their weights."""
         sizes = np.diff(np.append(np.arange(0, n_samples, batch_size), n_samples))
-        return replace(self, total_loss=float(self.losses @ sizes), weight=float(n_samples))
+        sums = self.sums.copy()
+        sums[:, 0] = (self.losses.reshape(-1, self.n_steps) * sizes).sum(axis=1)
+        sums[:, 1] = n_samples
+        return replace(self, sums=sums)
 
-    def __add__(self, other: EpochResult) -> EpochResult:
-        """Both passes together, without the losses of batches."""
-        return EpochResult(
-            self.total_loss + other.total_loss,
-            self.weight + other.weight,
-            self.correct + other.correct,
-            self.n_steps + other.n_steps,
-            self.norms + other.norms,
-        )
+    def __add__(self, other: EpochResults) -> EpochResults:
+        """Parts of the same passes together, without the losses of batches."""
+        return EpochResults(self.sums + other.sums, np.zeros(0), self.n_steps + other.n_steps)
 
 
 class Trainer(Protocol):
-    """An epoch loop with the memory that it works in."""
+    """The loop over steps and epochs, with the memory that it works in."""
 
     def bind(self, data: TrainingData | None) -> None:
         """Train on other data of the same form from here on; None lets go of them."""
 
-    def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
-        """One pass over the samples `order`, one learning rate a step.
+    def epochs(
+        self,
+        order: Array,
+        rates: Array,
+        seeds: Array | None = None,
+        first: int = 0,
+        results: EpochResults | None = None,
+    ) -> EpochResults:
+        """Passes over the data, each over equally many samples, with nothing between them.
 
-        Random numbers of layers come from `seed` and each sample's place in the epoch, of which
-        `first` is the first sample's.
+        `order` has the samples of all passes, `rates` a learning rate for each of their steps.
+        Random numbers of layers come from the pass's seed in `seeds` (n_epochs,), uint64, and each
+        sample's place in it, of which `first` is the first sample's. None is one pass with seed 0.
+        Fills and returns `results`, new ones where they are None.
+
         Updates parameters, moments and the step number in place, batch after batch.
-        KeyboardInterrupt leaves them as the last finished step left them.
+        KeyboardInterrupt leaves them, and `results`, as the last finished step left them.
         """
 
 

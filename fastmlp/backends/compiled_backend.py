@@ -26,7 +26,7 @@ from fastmlp._core import (  # type: ignore[attr-defined]
 from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena, all_finite
-from fastmlp.backends.base import PLAIN, EpochResult, StepOptions, TrainingData
+from fastmlp.backends.base import PLAIN, EpochResults, StepOptions, TrainingData
 from fastmlp.layers import BatchNorm, Dense, Dropout, LayerBase, LayerNorm
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
@@ -198,21 +198,27 @@ class CompiledTrainer:
             skips = _many_zeros(data.X) and all_finite(self.parameters.flat)
             self.core.bind(samples, skips)
 
-    def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
-        state, losses, norms = self.state, np.zeros(len(rates)), None
+    def epochs(
+        self,
+        order: Array,
+        rates: Array,
+        seeds: Array | None = None,
+        first: int = 0,
+        results: EpochResults | None = None,
+    ) -> EpochResults:
+        n_epochs = 1 if seeds is None else len(seeds)
+        results = results or EpochResults.zeros(n_epochs, len(rates) // n_epochs)
         if self.per_sample:
             self.n_threads = 1
-            loss, weight, correct = self.core.epoch(order, rates, losses)
+            self.core.epochs(order, rates, results.sums, results.losses)
         else:
-            scalars = state.optimizer.scalars(rates, state.step + 1 + np.arange(len(rates)))
-            n_threads = self.backend._threads(self.work)
-            norms = np.zeros(len(rates)) if self.options.measures_norm else None
-            loss, weight, correct, self.n_threads = self.core.epoch(
-                *(order, scalars, n_threads, losses, norms),
-                *(rates if self.own_decay else None, seed, first),
+            step = self.state.step + 1
+            scalars = self.state.optimizer.scalars(rates, np.arange(step, step + len(rates)))
+            self.n_threads = self.core.epochs(
+                *(order, scalars, self.backend._threads(self.work), results.sums, results.losses),
+                *(rates if self.own_decay else None, seeds, first),
             )
-        total_norm = 0.0 if norms is None else float(norms.sum())
-        return EpochResult(loss, weight, correct, len(rates), total_norm, losses)
+        return results
 
 
 class CompiledPredictor:

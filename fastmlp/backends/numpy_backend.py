@@ -6,13 +6,15 @@ user's own activations and losses run.
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import numpy as np
 
 from fastmlp import propagation
 from fastmlp.activations import Activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import Arena
-from fastmlp.backends.base import PLAIN, EpochResult, StepOptions, TrainingData
+from fastmlp.backends.base import PLAIN, EpochResults, StepOptions, TrainingData
 from fastmlp.backends.interrupts import InterruptsBetweenSteps
 from fastmlp.layers import LayerCache, TrainingPass
 from fastmlp.losses import Loss
@@ -145,27 +147,56 @@ class NumpyTrainer:
     def bind(self, data: TrainingData | None) -> None:
         self.data = data
 
-    def epoch(self, order: Array, rates: Array, seed: int = 0, first: int = 0) -> EpochResult:
+    def epochs(
+        self,
+        order: Array,
+        rates: Array,
+        seeds: Array | None = None,
+        first: int = 0,
+        results: EpochResults | None = None,
+    ) -> EpochResults:
         data = self.data
         if data is None:
-            raise RuntimeError("epoch: expected data, see bind")
-        size = data.batch_size
-        total_loss, total_weight, n_correct, norms = 0.0, 0.0, 0, 0.0
-        losses = np.zeros(len(rates))
+            raise RuntimeError("epochs: expected data, see bind")
+        n_epochs = 1 if seeds is None else len(seeds)
+        results = results or EpochResults.zeros(n_epochs, len(rates) // n_epochs)
+        seeds = np.zeros(1, np.uint64) if seeds is None else seeds
+        passes = zip(
+            *(order.reshape(n_epochs, -1), rates.reshape(n_epochs, -1), seeds.tolist()),
+            *(results.sums, results.losses.reshape(n_epochs, -1)),
+            strict=True,
+        )
         with self.interrupts:
             self.interrupts.updating = False
-            for i, lr in enumerate(rates):
-                batch = order[i * size : (i + 1) * size]
-                losses[i], weight, correct, norm = self._step(
-                    data, batch, lr, TrainingPass(seed, first + i * size)
-                )
-                total_loss += losses[i] * weight
-                total_weight += weight
-                n_correct += correct
-                norms += norm
-                if not np.isfinite(total_loss):
+            for each in passes:
+                if not self._epoch(data, first, *each):
                     break
-        return EpochResult(total_loss, total_weight, n_correct, len(rates), norms, losses)
+        return results
+
+    def _epoch(
+        self,
+        data: TrainingData,
+        first: int,
+        order: Array,
+        rates: Array,
+        seed: int,
+        sums: Array,
+        losses: Array,
+    ) -> bool:
+        """One pass; whether its loss is finite."""
+        size = data.batch_size
+        began = perf_counter()
+        for i, lr in enumerate(rates):
+            batch = order[i * size : (i + 1) * size]
+            losses[i], weight, correct, norm = self._step(
+                data, batch, lr, TrainingPass(seed, first + i * size)
+            )
+            sums[:4] += (losses[i] * weight, weight, correct, norm)
+            sums[4] = perf_counter() - began
+            self.interrupts.updating = False
+            if not np.isfinite(sums[0]):
+                break
+        return bool(np.isfinite(sums[0]))
 
     def _step(
         self, data: TrainingData, batch: Array, lr: float, training: TrainingPass
@@ -194,7 +225,6 @@ class NumpyTrainer:
         norm = _limit(self.gradients.flat, self.options)
         self.interrupts.updating = True
         self._update(lr, caches)
-        self.interrupts.updating = False
         correct = int(loss.correct(A, _rows(Y, A)).sum()) if loss.correct else 0
         return batch_loss / divisor + penalty, total, correct, norm
 

@@ -178,7 +178,8 @@ class Run:
     ----------
     arenas : list of Arena
         Parameters and moments.
-    results : list of EpochResult
+    results : list of EpochResults
+        Of one epoch each.
     """
 
     def __init__(self, backend, network, optimizer, data, orders, seed=0, options=PLAIN):
@@ -191,8 +192,9 @@ class Run:
         self.trainer = backend.trainer(architecture, self.parameters, self.state, data, options)
         rng = np.random.default_rng(seed)
         rates = [rng.uniform(0.002, 0.02, data.n_steps(len(order))) for order in orders]
+        seeds = np.array([2**63 + seed], np.uint64)
         epochs = zip(orders, rates, strict=True)
-        self.results = [self.trainer.epoch(order, rate, 2**63 + seed) for order, rate in epochs]
+        self.results = [self.trainer.epochs(order, rate, seeds) for order, rate in epochs]
 
 
 def padding_of(arena):

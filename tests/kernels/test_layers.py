@@ -95,7 +95,8 @@ def test_masks_are_the_specifications_to_the_bit(isa, dtype, n_units, rate):
         for sample in range(3):
             before = run.parameters.views[0].copy()
             bias = run.parameters.views[1].copy()
-            run.trainer.epoch(np.array([sample]), np.ones(1), 2**64 - 5, 2**32 - 2 + sample)
+            seeds = np.array([2**64 - 5], np.uint64)
+            run.trainer.epochs(np.array([sample]), np.ones(1), seeds, 2**32 - 2 + sample)
             masks.append(run.parameters.views[0] - before)
             run.parameters.views[0][...], run.parameters.views[1][...] = before, bias
     for compiled, specified in zip(masks[:3], masks[3:], strict=True):

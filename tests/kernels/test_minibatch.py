@@ -9,14 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmlp import SGD, Adagrad, Adam, AdamW, Nadam, RMSprop
+from fastmlp import SGD, Adagrad, Adam, AdamW, Dense, Dropout, LayerNorm, Nadam, RMSprop
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.backends import load_compiled
-from fastmlp.backends.base import PLAIN
+from fastmlp.backends.base import PLAIN, StepOptions
 from fastmlp.backends.numpy_backend import NumpyBackend
 from fastmlp.losses import LOSSES
 
-from .conftest import TOLERANCE, Run, framed, make_data, make_network, padding_of, seeds, sizes
+from .conftest import (
+    TOLERANCE,
+    Run,
+    framed,
+    make_data,
+    make_network,
+    network_of,
+    padding_of,
+    seeds,
+    sizes,
+)
 
 minibatch = pytest.importorskip("fastmlp._core.minibatch")
 compiled_backend = pytest.importorskip("fastmlp.backends.compiled_backend")
@@ -157,26 +167,51 @@ def test_batches_around_a_block_of_rows(isa, dtype, n):
     check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(150)] * 2)
 
 
-def core_epochs(network, optimizer, data, n_threads, n_epochs=2, options=PLAIN):
-    """Bytes of parameters and moments, sums of losses and hits, after epochs of the core."""
+def core_epochs(
+    network, optimizer, data, n_threads, n_epochs=2, options=PLAIN, together=None, n_samples=None
+):
+    """Bytes of parameters and moments, sums and losses, after epochs of the core, of which so many
+    are `together` in one call, by default all.
+    """
     run = Run(load_compiled(), network, optimizer, data, [], options=options)
-    rng, results = np.random.default_rng(0), []
-    for epoch in range(n_epochs):
-        order = rng.permutation(len(data.X))
-        n_steps = data.n_steps(len(order))
-        steps = 1 + epoch * n_steps + np.arange(n_steps)
-        scalars = optimizer.scalars(np.full(n_steps, 0.05), steps)
-        losses, norms, rates = np.empty(n_steps), None, np.full(n_steps, 0.05)
-        if options.measures_norm:
-            norms = np.empty(n_steps)
-        core = run.trainer.core
-        arrays = order, scalars, n_threads, losses, norms, rates
-        loss, weight, correct, team = core.epoch(*arrays, 12345, 2**40)
+    together = together or n_epochs
+    n_samples = n_samples or len(data.X)
+    orders = np.random.default_rng(0).integers(0, len(data.X), n_epochs * n_samples)
+    n_steps, all_sums, all_losses = data.n_steps(n_samples), [], []
+    for epoch in range(0, n_epochs, together):
+        n = min(together, n_epochs - epoch)
+        rates = np.full(n * n_steps, 0.05)
+        scalars = optimizer.scalars(rates, 1 + epoch * n_steps + np.arange(n * n_steps))
+        sums, losses = np.zeros((n, 5)), np.zeros(n * n_steps)
+        order = orders[epoch * n_samples : (epoch + n) * n_samples]
+        seeds = np.arange(12345 + epoch, 12345 + epoch + n, dtype=np.uint64)
+        team = run.trainer.core.epochs(order, scalars, n_threads, sums, losses, rates, seeds, 2**40)
         assert team <= n_threads
-        results.append((loss, weight, correct, losses.tolist()))
-        if norms is not None:
-            results.append(norms.tolist())
-    return [arena.flat.tobytes() for arena in run.arenas], results
+        assert (sums[:, 4] > 0).all()
+        all_sums += sums[:, :4].tolist()
+        all_losses += losses.tolist()
+    assert run.state.step == n_epochs * n_steps
+    return [arena.flat.tobytes() for arena in run.arenas], all_sums, all_losses
+
+
+@given(
+    n_epochs=st.integers(1, 7),
+    together=st.integers(1, 7),
+    n_samples=st.integers(1, 70),
+    batch_size=st.integers(1, 40),
+    n_threads=st.integers(1, 2),
+)
+@settings(max_examples=30)
+def test_epochs_of_one_call_are_those_of_several(
+    isa, dtype, n_epochs, together, n_samples, batch_size, n_threads
+):
+    layers = [Dropout(0.3), LayerNorm(), Dense(7, "relu", l2=0.01), Dense(3, "softmax")]
+    network = network_of(5, layers, "cross_entropy", dtype)
+    data = make_data(network[0], 20, batch_size, weighted=True, labels=True)
+    options = StepOptions(clip_norm=0.5)
+    arguments = network, Adam(), data, n_threads, n_epochs, options
+    all_at_once = core_epochs(*arguments, n_epochs, n_samples)
+    assert core_epochs(*arguments, together, n_samples) == all_at_once
 
 
 @pytest.mark.parametrize(
@@ -247,10 +282,10 @@ def test_labels_are_one_hot_rows(isa, dtype):
     network = make_network([9, 12, 5], ["relu", "softmax"], "cross_entropy", dtype)
     data = make_data(network[0], 40, 16, labels=True)
     rows = dataclasses.replace(data, Y=np.eye(5, dtype=dtype)[data.Y])
-    arenas, results = core_epochs(network, Adam(), data, 1)
-    other_arenas, other_results = core_epochs(network, Adam(), rows, 1)
+    arenas, sums, _ = core_epochs(network, Adam(), data, 1)
+    other_arenas, other_sums, _ = core_epochs(network, Adam(), rows, 1)
     assert arenas == other_arenas
-    assert [result[1:3] for result in results] == [result[1:3] for result in other_results]
+    assert [row[1:3] for row in sums] == [row[1:3] for row in other_sums]
 
 
 def test_samples_of_weight_0_count_for_nothing(isa, dtype):
@@ -263,9 +298,9 @@ def test_samples_of_weight_0_count_for_nothing(isa, dtype):
     assert 0 < (data.weight == 0).sum() < 40
     assert core_epochs(network, Adam(), data, 1) == core_epochs(network, Adam(), other, 1)
     nothing = dataclasses.replace(data, weight=np.zeros(40))
-    (parameters,), results = core_epochs(network, SGD(), nothing, 1, 1)
+    (parameters,), sums, _ = core_epochs(network, SGD(), nothing, 1, 1)
     assert parameters == network[1].flat.tobytes()
-    assert results[0][:2] == (0, 0)
+    assert sums[0][:2] == [0, 0]
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -275,25 +310,41 @@ def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad, n_
     data = make_data(network[0], 40, 16)
     data.Y[bad] = np.inf
     run = Run(load_compiled(), network, SGD(), data, [])
-    scalars = SGD().scalars(np.full(3, 0.1), np.arange(1, 4))
-    loss, _, _, _ = run.trainer.core.epoch(np.arange(40), scalars, n_threads)
-    assert not np.isfinite(loss)
-    assert run.trainer.core.state.step == bad // 16 + 1
+    scalars = SGD().scalars(np.full(6, 0.1), np.arange(1, 7))
+    order = np.append(np.full(40, (bad + 1) % 40), np.arange(40))
+    sums, losses = np.zeros((2, 5)), np.zeros(6)
+    run.trainer.core.epochs(order, scalars, n_threads, sums, losses)
+    assert np.isfinite(sums[0]).all()
+    assert not np.isfinite(sums[1, 0])
+    assert not losses[3 + bad // 16 + 1 :].any()
+    assert run.trainer.core.state.step == 3 + bad // 16 + 1
 
 
-def test_losses_of_another_number_of_steps_are_refused():
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("order", (41,), r"sums: expected shape \(2, 5\)"),
+        ("sums", (2, 4), r"sums: expected shape \(2, 5\)"),
+        ("losses", (5,), r"losses: expected shape \(6,\)"),
+        ("rates", (7,), r"rates: expected shape \(6,\)"),
+        ("seeds", (1,), r"seeds: expected shape \(2,\)"),
+        ("scalars", (5, 4), r"scalars: expected shape \(6, 4\)"),
+        ("scalars", (6, 3), r"scalars: expected shape \(6, 4\)"),
+    ],
+)
+def test_arrays_of_another_number_of_steps_are_refused(name, shape, expected):
     network = make_network([3, 2], ["identity"], "mse", "float32")
     core = Run(load_compiled(), network, SGD(), make_data(network[0], 40, 16), []).trainer.core
-    with pytest.raises(ValueError, match=r"losses: expected shape \(3,\)"):
-        core.epoch(np.arange(40), np.zeros((3, 4)), 1, np.zeros(2))
-
-
-def test_scalars_of_another_number_of_steps_are_refused():
-    network = make_network([3, 2], ["identity"], "mse", "float32")
-    core = Run(load_compiled(), network, SGD(), make_data(network[0], 40, 16), []).trainer.core
-    for shape in [(2, 4), (4, 4), (3, 3)]:
-        with pytest.raises(ValueError, match=r"scalars: expected shape \(3, 4\)"):
-            core.epoch(np.arange(40), np.zeros(shape), 1)
+    arguments = {
+        "order": np.zeros(80, np.intp),
+        "scalars": np.zeros((6, 4)),
+        "n_threads": 1,
+        "sums": np.zeros((2, 5)),
+        "losses": np.zeros(6),
+    }
+    dtype = {"order": np.intp, "seeds": np.uint64}.get(name, np.float64)
+    with pytest.raises(ValueError, match=expected):
+        core.epochs(**{**arguments, name: np.zeros(shape, dtype)})
 
 
 GUARDED = """
@@ -318,7 +369,8 @@ for dtype, at_end, n_in, n_out, pixels, of_labels, n_threads in cases(*axes):
     data = TrainingData(X, Y, weight, 2)
     core = load_compiled().trainer(architecture, parameters, state, data).core
     scalars = guarded(Adam().scalars(np.ones(3), np.arange(1, 4)), at_end=at_end)
-    core.epoch(order, scalars, n_threads)
+    sums, losses = guarded(np.zeros((1, 5)), at_end=at_end), guarded(np.zeros(3), at_end=at_end)
+    core.epochs(order, scalars, n_threads, sums, losses)
     assert np.isfinite(parameters.flat).all()
 """
 

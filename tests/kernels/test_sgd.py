@@ -49,6 +49,14 @@ def core_of(network, data):
     return run.parameters, run.trainer.core
 
 
+def epoch(core, order, rates):
+    """Sums of loss, weights and hits."""
+    sums = np.zeros((1, 5))
+    core.epochs(order, rates, sums, np.zeros(len(order)))
+    assert sums[0, 4] > 0
+    return sums[0, :3].tolist()
+
+
 def sequential(network, data, order, rates):
     """The formula in float64, one sample after the other; yields loss, hit, [(W, b), ...]."""
     architecture, parameters = network
@@ -118,7 +126,7 @@ def test_an_epoch_is_the_sequential_formula(isa, dtype, problem):
     inputs = [array for array in (data.X, data.Y, data.weight, order) if array is not None]
     before = [array.tobytes() for array in inputs]
     parameters, core = core_of(network, data)
-    loss, weight, correct = core.epoch(order, rates)
+    loss, weight, correct = epoch(core, order, rates)
     assert [array.tobytes() for array in inputs] == before
     steps = list(sequential(network, data, order, rates))
     check_parameters(parameters, steps[-1][2])
@@ -143,13 +151,29 @@ def test_update_for_update(isa, dtype, widths, pixels):
     order, rates = np.random.default_rng(0).permutation(25), np.linspace(0.5, 0.1, 25)
     parameters, core = core_of(network, data)
     for i, (_, _, pairs) in enumerate(sequential(network, data, order, rates)):
-        core.epoch(order[i : i + 1], rates[i : i + 1])
+        epoch(core, order[i : i + 1], rates[i : i + 1])
         check_parameters(parameters, pairs)
     for division in ([25], [13, 12], [1, 24]):
         others, core = core_of(network, data)
         for part in np.split(np.arange(25), np.cumsum(division)[:-1]):
-            core.epoch(order[part], rates[part])
+            epoch(core, order[part], rates[part])
         assert np.array_equal(others.flat, parameters.flat), division
+
+
+def test_epochs_of_one_call_are_those_of_several(isa, dtype):
+    network = make_network([9, 7, 3], ["tanh", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 30, 1, labels=True, weighted=True)
+    order, rates = np.random.default_rng(0).integers(0, 30, 5 * 13), np.linspace(0.1, 0.5, 5 * 13)
+    outcomes = []
+    for together in (5, 2, 1):
+        parameters, core = core_of(network, data)
+        sums, losses = np.zeros((5, 5)), np.zeros(5 * 13)
+        for i in range(0, 5, together):
+            steps = slice(13 * i, 13 * (i + together))
+            core.epochs(order[steps], rates[steps], sums[i : i + together], losses[steps])
+        assert core.state.step == 5 * 13
+        outcomes.append((parameters.flat.tolist(), sums[:, :4].tolist(), losses.tolist()))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
 @pytest.mark.parametrize("pixels", [True, False])
@@ -167,7 +191,7 @@ def test_features_that_are_0_are_left_out(isa, dtype, pixels, n_inputs, n_units,
     W[absent] = np.nan
     parameters, core = core_of(network, data)
     order, rates = np.arange(9), np.full(9, 0.1)
-    results = core.epoch(order, rates)
+    results = epoch(core, order, rates)
     ours = [view.copy() for view in parameters.views]
     assert np.isnan(ours[0][absent]).all()
     assert np.isfinite(ours[0][~absent]).all()
@@ -179,7 +203,7 @@ def test_features_that_are_0_are_left_out(isa, dtype, pixels, n_inputs, n_units,
         view[...] = values[~absent] if values is W else values
     small_data = dataclasses.replace(data, X=np.ascontiguousarray(data.X[:, ~absent]))
     others, small_core = core_of(small, small_data)
-    assert small_core.epoch(order, rates) == results
+    assert epoch(small_core, order, rates) == results
     assert np.array_equal(others.views[0], ours[0][~absent])
     for other, our in zip(others.views[1:], ours[1:], strict=True):
         assert np.array_equal(other, our)
@@ -193,7 +217,7 @@ def test_minus_zero_is_zero(isa, dtype):
     flats = []
     for samples in (data, minus):
         parameters, core = core_of(network, samples)
-        core.epoch(np.arange(9), np.full(9, 0.1))
+        epoch(core, np.arange(9), np.full(9, 0.1))
         flats.append(parameters.flat)
     assert np.array_equal(*flats)
 
@@ -206,7 +230,7 @@ def test_pixels_are_their_255th_parts(isa, dtype, n_inputs):
     flats = []
     for samples in (data, scaled):
         parameters, core = core_of(network, samples)
-        core.epoch(np.arange(9), np.full(9, 0.1))
+        epoch(core, np.arange(9), np.full(9, 0.1))
         flats.append(parameters.flat)
     assert np.array_equal(*flats)
 
@@ -221,7 +245,7 @@ def test_bits_do_not_depend_on_alignment(isa, dtype, pixels):
         X.array[...] = data.X
         Y = framed(data.Y, pad=1, offset=offset // data.Y.itemsize * data.Y.itemsize)
         parameters, core = core_of(network, dataclasses.replace(data, X=X.array, Y=Y))
-        core.epoch(np.arange(5), np.full(5, 0.1))
+        epoch(core, np.arange(5), np.full(5, 0.1))
         assert X.intact
         flats.append(parameters.flat)
     for flat in flats[1:]:
@@ -233,12 +257,12 @@ def test_weights_only_switch_samples_off(isa, dtype):
     network = make_network([9, 7, 3], ["relu", "softmax"], "cross_entropy", dtype)
     data = make_data(network[0], 30, 1, labels=True, weighted=True)
     parameters, core = core_of(network, data)
-    _, total, _ = core.epoch(np.arange(30), np.full(30, 0.1))
+    _, total, _ = epoch(core, np.arange(30), np.full(30, 0.1))
     assert total == data.weight.sum()
     present = np.flatnonzero(data.weight)
     assert 0 < len(present) < 30
     others, core = core_of(network, dataclasses.replace(data, weight=None))
-    core.epoch(present, np.full(len(present), 0.1))
+    epoch(core, present, np.full(len(present), 0.1))
     assert np.array_equal(parameters.flat, others.flat)
 
 
@@ -248,9 +272,14 @@ def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad):
     data = make_data(network[0], 30, 1)
     data.Y[bad] = np.inf
     _, core = core_of(network, data)
-    loss, _, _ = core.epoch(np.arange(30), np.full(30, 0.1))
-    assert not np.isfinite(loss)
-    assert core.state.step == bad + 1
+    order = np.append(np.full(30, (bad + 1) % 30), np.arange(60) % 30)
+    sums, losses = np.zeros((3, 5)), np.zeros(90)
+    core.epochs(order, np.full(90, 0.1), sums, losses)
+    assert np.isfinite(sums[0]).all()
+    assert not np.isfinite(sums[1, 0])
+    assert not sums[2].any()
+    assert not losses[30 + bad + 1 :].any()
+    assert core.state.step == 30 + bad + 1
 
 
 @pytest.mark.parametrize(
@@ -272,7 +301,12 @@ def test_rates_of_another_number_of_samples_are_refused():
     network = make_network([3, 2], ["identity"], "mse", "float32")
     _, core = core_of(network, make_data(network[0], 8, 1))
     with pytest.raises(ValueError, match="rates: expected 8 learning rates"):
-        core.epoch(np.arange(8), np.ones(7))
+        epoch(core, np.arange(8), np.ones(7))
+    with pytest.raises(ValueError, match=r"losses: expected shape \(8,\)"):
+        core.epochs(np.arange(8), np.ones(8), np.zeros((2, 5)), np.zeros(7))
+    for shape in [(3, 5), (2, 4)]:
+        with pytest.raises(ValueError, match="sums: expected shape"):
+            core.epochs(np.arange(8), np.ones(8), np.zeros(shape), np.zeros(8))
 
 
 GUARDED = """
@@ -294,7 +328,9 @@ for dtype, at_end, n_in, n_out, pixels, of_labels in cases(*axes):
     state = OptimizerState(SGD(), parameters)
     data = TrainingData(X, Y, weight, 1)
     core = load_compiled().trainer(architecture, parameters, state, data).core
-    core.epoch(order, guarded(np.ones(5), at_end=at_end))
+    outputs = np.ones(5), np.zeros((1, 5)), np.zeros(5)
+    rates, sums, losses = (guarded(a, at_end=at_end) for a in outputs)
+    core.epochs(order, rates, sums, losses)
     assert np.isfinite(parameters.flat).all()
 """
 
