@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmlp import SGD, Adam, AdamW
-from fastmlp.arena import Arena, aligned_empty, leading_dimension
+from fastmlp.arena import Arena, aligned_empty, huge_pages_empty, leading_dimension
 
 SHAPES = [
     *(("0.W", (5, 16), True), ("0.b", (16,), False)),
@@ -48,6 +48,29 @@ def test_buffers_start_at_a_cache_line(dtype, size):
     assert buffer.shape == (size,)
     assert buffer.dtype == dtype
     assert size == 0 or buffer.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("n_bytes", [0, 4096, 600_000, 2_200_000, 5_000_000])
+def test_large_buffers_are_ordinary_writable_memory(dtype, n_bytes):
+    size = n_bytes // np.dtype(dtype).itemsize
+    buffer = huge_pages_empty(size, np.dtype(dtype))
+    assert buffer.shape == (size,)
+    assert buffer.dtype == dtype
+    assert buffer.flags.writeable
+    assert buffer.flags.c_contiguous
+    buffer[:] = 1
+    assert buffer.sum() == size
+    assert size == 0 or buffer.ctypes.data % 64 == 0
+
+
+def test_without_huge_pages_buffers_are_aligned_all_the_same(dtype, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no such thing")
+
+    monkeypatch.setattr("fastmlp.arena.mmap.mmap", refuse)
+    buffer = huge_pages_empty(1 << 20, np.dtype(dtype))
+    assert buffer.shape == (1 << 20,)
+    assert buffer.ctypes.data % 64 == 0
 
 
 def test_views_have_the_shapes_asked_for_and_aligned_rows(arena, dtype):
