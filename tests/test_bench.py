@@ -344,9 +344,11 @@ def test_programs_read_raw_files_and_tell_what_they_reached(tmp_path):
 def test_the_own_program():
     workload = dataclasses.replace(WORKLOADS["start-to-97"], accuracy=0.0)
     with raw_files(small_problem()) as folder:
-        measurement = Program(workload, PEERS["fastmlp"], 1, folder).measure()
+        program = Program(workload, PEERS["fastmlp"], 1, folder)
+        measurement, another = program.measure(), program.measure()
     assert measurement.seconds > 0
     assert measurement.score.epochs == 1
+    assert measurement.score.accuracy != another.score.accuracy  # of another seed
 
 
 def test_a_program_that_fails_says_why(tmp_path):

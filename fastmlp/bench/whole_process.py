@@ -30,7 +30,9 @@ MOST_EPOCHS = 20
 
 
 class Program:
-    """A peer's program; each measurement is one run of it.
+    """A peer's program; each measurement is one run of it, from another seed.
+
+    Another, because it is the seed that decides whether an accuracy takes an epoch more.
 
     Same interface as `remote.Remote`.
 
@@ -52,6 +54,7 @@ class Program:
             *(sys.executable, "-P", str(FOLDER / f"{record.program}.py")),
             *(str(folder), str(workload.accuracy), str(epochs), str(n_threads)),
         ]
+        self.seed = 0
         self.data_bytes = sum(file.stat().st_size for file in (folder / "mnist").iterdir())
 
     def wait_until_ready(self) -> None:
@@ -62,7 +65,7 @@ class Program:
         with tempfile.TemporaryFile("w+") as complaints:
             began = perf_counter()
             process = subprocess.Popen(
-                self.command,
+                [*self.command, str(self.seed)],
                 env=self.environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -79,6 +82,7 @@ class Program:
                 process.stdin.close()
                 process.wait()
                 seconds = perf_counter() - began
+            self.seed += 1
             if not answer:
                 complaints.seek(0)
                 last = complaints.read().strip().splitlines()[-1:] or ["without a word"]

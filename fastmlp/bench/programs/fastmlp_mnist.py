@@ -2,7 +2,7 @@ import json
 import os
 import sys
 
-folder, accuracy, most_epochs, threads = sys.argv[1:]
+folder, accuracy, most_epochs, threads, seed = sys.argv[1:]
 os.environ |= {"FASTMLP_DATA": folder, "FASTMLP_NUM_THREADS": threads}
 
 from fastmlp import Adam, Callback, Dense, Network  # noqa: E402
@@ -19,7 +19,7 @@ net = Network(
     784,
     [Dense(256, "relu"), Dense(128, "relu"), Dense(10, "softmax")],
     loss="cross_entropy",
-    seed=0,
+    seed=int(seed),
 )
 history = net.fit(
     mnist.X_train,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-folder, accuracy, most_epochs, threads = sys.argv[1:]
+folder, accuracy, most_epochs, threads, seed = sys.argv[1:]
 files = Path(folder, "mnist")
 BATCH = 64
 
@@ -58,7 +58,7 @@ def score_of(parameters, X, y):
 
 X, y = read("train")
 X_test, y_test = read("t10k")
-rng = np.random.default_rng(0)
+rng = np.random.default_rng(int(seed))
 widths = (784, 256, 128, 10)
 parameters = [
     (jnp.asarray(rng.normal(0, (2 / a) ** 0.5, (a, b)), jnp.float32), jnp.zeros(b))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-folder, accuracy, most_epochs, threads = sys.argv[1:]
+folder, accuracy, most_epochs, threads, seed = sys.argv[1:]
 files = Path(folder, "mnist")
 
 
@@ -17,7 +17,7 @@ def read(part):
 
 X, y = read("train")
 X_test, y_test = read("t10k")
-model = MLPClassifier((256, 128), alpha=0.0, batch_size=64, random_state=0)
+model = MLPClassifier((256, 128), alpha=0.0, batch_size=64, random_state=int(seed))
 epochs, score = 0, 0.0
 while score < float(accuracy) and epochs < int(most_epochs):
     epochs += 1

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-folder, accuracy, most_epochs, threads = sys.argv[1:]
+folder, accuracy, most_epochs, threads, seed = sys.argv[1:]
 torch.set_num_threads(int(threads))
-torch.manual_seed(0)
+torch.manual_seed(int(seed))
 files = Path(folder, "mnist")
 
 
