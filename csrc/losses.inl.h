@@ -156,14 +156,9 @@ INLINE const REAL *FN(target_row)(const fm_targets *Y, ptrdiff_t r) {
 /* Lanes j, j + 1, ... of a target row, or of a label's one-hot row. */
 INLINE vec FN(target_lanes)(const REAL *y, int64_t label, ptrdiff_t j, ptrdiff_t lanes) {
   if (y) return vloadn(y + j, lanes);
-  vec one_hot = {0};
-  if (label >= j && label < j + lanes) {
-    REAL buffer[VL];
-    vstore(buffer, one_hot);
-    buffer[label - j] = 1;
-    one_hot = vload(buffer);
-  }
-  return one_hot;
+  ivec lane;
+  for (int i = 0; i < VL; i++) lane[i] = i;
+  return (vec)((lane == (INT)(label - j)) & (ivec)vset1(1));
 }
 
 /* One sample: outputs, pre-activations, targets (y, or NULL with a label), options, all (n,).
@@ -186,23 +181,16 @@ INLINE loss_lanes FN(lanes_of)(const loss_row *row, ptrdiff_t j, ptrdiff_t lanes
 #define EACH_VECTOR(n)                                                                             \
   for (ptrdiff_t j = 0, lanes; lanes = (n) - j < VL ? (n) - j : VL, j < (n); j += VL)
 
-/* cross-entropy behind softmax: y (log sum_i e^(z_i - max) - (z - max)), summed over the row. */
-INLINE double FN(cross_entropy_fused_row)(const loss_row *row) {
-  const REAL largest = FN(row_maximum)(row->n, row->z);
-  vec sum = {0}, mass = {0}, weighted = {0};
-  const int of_label = !row->y && row->center == 0;
+/* cross-entropy behind softmax: y (log_sum - (z - largest)), summed over the row. */
+INLINE double FN(cross_entropy_fused_row)(const loss_row *row, double log_sum, REAL largest) {
+  vec mass = {0}, weighted = {0};
   EACH_VECTOR(row->n) {
-    vec shifted = vloadn(row->z + j, lanes) - largest;
-    sum += vfill(vexp(shifted), lanes, 0);
-    if (!of_label) {
-      vec y = vfill(FN(lanes_of)(row, j, lanes).y, lanes, 0);
-      mass += y;
-      weighted = vfma(y, shifted, weighted);
-    }
+    const loss_lanes l = FN(lanes_of)(row, j, lanes);
+    const vec y = vfill(l.y, lanes, 0);
+    mass += y;
+    weighted = vfma(y, vfill(l.z - largest, lanes, 0), weighted);
   }
-  double log_sum = log((double)vsum(sum));
-  if (!of_label) return log_sum * (double)vsum(mass) - (double)vsum(weighted);
-  return log_sum - ((double)row->z[row->label] - (double)largest);
+  return log_sum * (double)vsum(mass) - (double)vsum(weighted);
 }
 
 /* focal behind softmax, rest = 1 - a, both from log a: -y rest^o log a, summed over the row; with
@@ -274,16 +262,44 @@ INLINE loss_row FN(row_of)(const fm_loss *loss, const fm_matrix *A, const fm_mat
   return row;
 }
 
+/* The same of all rows: log_sum = log sum_i e^(z_i - largest) is -log of the largest a, which is 1
+ * over that sum. Of a label, without smoothing, only its own z counts. */
+static void FN(cross_entropy_fused)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
+                                    const fm_targets *Y, double *values) {
+  const ptrdiff_t n = A->cols;
+  const int of_labels = Y->labels && *(const REAL *)loss->option == 0;
+  for (ptrdiff_t start = 0; start < A->rows; start += VL) {
+    const ptrdiff_t m = A->rows - start < VL ? A->rows - start : VL;
+    const REAL *z = (const REAL *)Z->data + start * Z->ld;
+    REAL logs[VL], largest[VL];
+    vstore(logs, vlog(FN(row_maxima)(m, n, (const REAL *)A->data + start * A->ld, A->ld)));
+    vstore(largest, FN(row_maxima)(m, n, z, Z->ld));
+    for (ptrdiff_t r = 0; r < m; r++) {
+      const double log_sum = -(double)logs[r];
+      if (of_labels) {
+        const REAL own = z[r * Z->ld + Y->labels[start + r]];
+        values[start + r] = log_sum - ((double)own - (double)largest[r]);
+      } else {
+        const loss_row row = FN(row_of)(loss, A, Z, Y, start + r);
+        values[start + r] = FN(cross_entropy_fused_row)(&row, log_sum, largest[r]);
+      }
+    }
+  }
+}
+
 /* Loss of each sample.  A, Z (m, n), Y  IN;  values (m,)  OUT */
 static void FN(loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
                              const fm_targets *Y, double *values) {
   const ptrdiff_t n = A->cols;
+  if (loss->fused && loss->code == FM_CROSS_ENTROPY) {
+    FN(cross_entropy_fused)(loss, A, Z, Y, values);
+    return;
+  }
   for (ptrdiff_t r = 0; r < A->rows; r++) {
     const loss_row row = FN(row_of)(loss, A, Z, Y, r);
     vec sum = {0};
     if (loss->fused) {
       switch (loss->code) {
-        case FM_CROSS_ENTROPY: values[r] = FN(cross_entropy_fused_row)(&row); continue;
         case FM_FOCAL: values[r] = FN(focal_fused_row)(&row, 0, NULL); continue;
         case FM_BINARY_CROSS_ENTROPY: VALUE_LOOP(binary_cross_entropy_fused); break;
         case FM_BINARY_FOCAL: VALUE_LOOP(binary_focal_fused); break;
@@ -317,10 +333,11 @@ static void FN(loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_m
 static void FN(loss_backward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
                               const fm_targets *Y, const double *scale, fm_matrix *dZ) {
   const ptrdiff_t n = A->cols;
+  const double divisor = FN(divisor)(loss, n);
   for (ptrdiff_t r = 0; r < A->rows; r++) {
     const loss_row row = FN(row_of)(loss, A, Z, Y, r);
     REAL *d = (REAL *)dZ->data + r * dZ->ld;
-    const REAL factor = (REAL)(scale[r] / FN(divisor)(loss, n));
+    const REAL factor = (REAL)(divisor == 1 ? scale[r] : scale[r] / divisor);
     if (loss->fused) {
       switch (loss->code) {
         case FM_FOCAL: FN(focal_fused_row)(&row, factor, d); break;

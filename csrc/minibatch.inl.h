@@ -25,6 +25,8 @@ static void FN(gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n,
     if (data->is_uint8) {
       const uint8_t *restrict pixels = (const uint8_t *)data->X + row * data->ldx;
       for (ptrdiff_t j = 0; j < k; j++) x[j] = (REAL)pixels[j] * (REAL)(1.0 / 255);
+    } else if (k <= VL) {
+      vstoren(x, vloadn((const REAL *)data->X + row * data->ldx, k), k);
     } else {
       memcpy(x, (const REAL *)data->X + row * data->ldx, (size_t)k * sizeof(REAL));
     }
@@ -469,9 +471,8 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
       if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
       if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
       REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
-      for (ptrdiff_t r = 0; r < rows; r++)
-        FN(optimizer_update)(&weights_update, n, g + r * ld, w + r * ld,
-                             s0 ? s0 + (i + r) * ld : NULL, s1 ? s1 + (i + r) * ld : NULL);
+      FN(update_rows)(&weights_update, rows, n, ld, g, w, s0 ? s0 + i * ld : NULL,
+                      s1 ? s1 + i * ld : NULL);
       /* Whole vectors of rows, as soon as they are there. */
       const ptrdiff_t ready = i + rows - copied, some = strip + 1 < end ? ready % VL : 0;
       if (layer->WT.data && ready > some) {

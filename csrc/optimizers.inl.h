@@ -54,9 +54,9 @@ INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *
 }
 
 #define UPDATE_LOOP(name, n_states)                                                                \
-  do {                                                                                             \
-    for (ptrdiff_t i = 0; i < n; i += VL) {                                                        \
-      ptrdiff_t lanes = n - i < VL ? n - i : VL;                                                   \
+  for (ptrdiff_t row = 0; row < rows; row++)                                                       \
+    for (ptrdiff_t j = 0; j < n; j += VL) {                                                        \
+      const ptrdiff_t i = row * ld + j, lanes = n - j < VL ? n - j : VL;                           \
       vec s0 = {0}, s1 = {0};                                                                      \
       if (lanes == VL) {                                                                           \
         vec w_old = vload(w + i);                                                                  \
@@ -76,12 +76,12 @@ INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *
         if (n_states > 0) vstoren(s0_data + i, s0, lanes);                                         \
         if (n_states > 1) vstoren(s1_data + i, s1, lanes);                                         \
       }                                                                                            \
-    }                                                                                              \
-  } while (0)
+    }
 
-/* g (n,)  IN;  w, s0, s1 (n,)  IN and OUT; states that the rule does not have may be NULL */
-static void FN(optimizer_update)(const fm_update *update, ptrdiff_t n, const void *gradient,
-                                 void *parameters, void *state0, void *state1) {
+/* g (rows, n)  IN;  w, s0, s1 (rows, n)  IN and OUT; rows of all lie ld apart; states that the rule
+ * does not have may be NULL */
+static void FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld,
+                            const void *gradient, void *parameters, void *state0, void *state1) {
   const REAL *restrict g = gradient;
   REAL *restrict w = parameters, *restrict s0_data = state0, *restrict s1_data = state1;
   const update_vectors u = {.beta1 = vset1((REAL)update->beta1),
@@ -101,6 +101,12 @@ static void FN(optimizer_update)(const fm_update *update, ptrdiff_t n, const voi
     case FM_ADAGRAD: UPDATE_LOOP(adagrad, 1); break;
     case FM_ADAM: UPDATE_LOOP(adam, 2); break;
   }
+}
+
+/* g (n,)  IN;  w, s0, s1 (n,)  IN and OUT */
+static void FN(optimizer_update)(const fm_update *update, ptrdiff_t n, const void *gradient,
+                                 void *parameters, void *state0, void *state1) {
+  FN(update_rows)(update, 1, n, n, gradient, parameters, state0, state1);
 }
 #undef UPDATE_LOOP
 #undef update_vectors

@@ -1,8 +1,9 @@
-/* Elementary functions on vectors: exp, expm1, log1p, tanh, sigmoid, the normal distribution.
+/* Elementary functions on vectors: exp, expm1, log, log1p, tanh, sigmoid, the normal distribution.
  *
  * Polynomials are Taylor's, long enough that the remainder is below half a unit in the last place
  * on the reduced range. Largest errors against a float64 (long double) reference, in units in the
- * last place (tests/kernels/test_activations.py holds them): exp 2, sigmoid 3, tanh 4.
+ * last place (tests/kernels/test_activations.py holds them): exp 2, sigmoid 3, tanh 4; log 2
+ * (test_losses.py).
  */
 
 /* e^r - 1 for |r| <= log(2) / 2, and the k with x = k log(2) + r. Cody and Waite's two-part log(2).
@@ -62,6 +63,29 @@ INLINE vec vlog1p(vec u) {
   vec p = vset1((REAL)(1.0 / (2 * n_terms + 1)));
   for (int i = n_terms - 1; i > 0; i--) p = vfma(p, s2, vset1((REAL)(1.0 / (2 * i + 1))));
   return 2 * vfma(p * s2, s, s);
+}
+
+/* log x of normal numbers above 0; infinity and NaN stay. x = 2^k m, m from sqrt(1/2) to sqrt(2);
+ * log m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.1716. */
+#define vlog FN(vlog_)
+INLINE vec vlog(vec x) {
+  const ivec sqrt_half = (ivec)vset1((REAL)0.70710678118654752440);
+  const ivec k = ((ivec)x - sqrt_half) >> MANTISSA_BITS;
+  const vec m = (vec)((ivec)x - (k << MANTISSA_BITS));
+  vec s = (m - 1) / (m + 1), s2 = s * s;
+  const int n_terms = FM_FLOAT64 ? 11 : 5;
+  vec p = vset1((REAL)(1.0 / (2 * n_terms + 1)));
+  for (int i = n_terms - 1; i > 0; i--) p = vfma(p, s2, vset1((REAL)(1.0 / (2 * i + 1))));
+  /* The low bits of k + 1.5 * 2^MANTISSA_BITS are k. */
+  const vec exponent = (vec)(k + (ivec)vset1((REAL)ROUND_MAGIC)) - (REAL)ROUND_MAGIC;
+#if FM_FLOAT64
+  const vec high = exponent * 6.93147180369123816490e-01,
+            low = exponent * 1.90821492927058770002e-10;
+#else
+  const vec high = exponent * 0.693359375f, low = exponent * -2.12194440e-4f;
+#endif
+  const vec log_m = 2 * vfma(p * s2, s, s);
+  return vblend(vlt(x, vset1(INFINITY)), high + (log_m + low), x);
 }
 
 /* 1 / (1 + e^-x), from e^-|x|, which cannot overflow. */

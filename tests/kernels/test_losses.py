@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.losses import LOSSES
 
-from .conftest import WIDE, Frame, framed, pads, seeds, sizes
+from .conftest import WIDE, Frame, framed, pads, seeds, sizes, ulp_error
 
 losses = pytest.importorskip("fastmlp._core.losses")
 activations = pytest.importorskip("fastmlp._core.activations")
@@ -253,11 +253,27 @@ def test_labels_are_one_hot_rows(isa, dtype, loss, activation, n, n_outputs, see
 @settings(max_examples=10)
 def test_a_sample_does_not_see_the_others(isa, dtype, loss, activation, n, n_outputs, seed):
     problem = Problem(loss, activation, dtype, n, n_outputs, seed)
-    values, gradient = problem.values(problem.rows), problem.gradient(problem.rows)
-    for r in {0, n // 2, n - 1}:
-        row = slice(r, r + 1)
-        assert problem.values(problem.rows, row)[0] == values[r]
-        assert np.array_equal(problem.gradient(problem.rows, row)[0], gradient[r])
+    for Y in [problem.rows, *([problem.labels] if LOSSES[loss].labels else [])]:
+        values, gradient = problem.values(Y), problem.gradient(Y)
+        for r in {0, n // 2, n - 1}:
+            for row in (slice(r, r + 1), slice(r, r + 4)):
+                assert problem.values(Y, row)[0] == values[r]
+                assert np.array_equal(problem.gradient(Y, row)[0], gradient[r])
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3, 8, 16, 40])
+def test_logarithm_is_within_its_ulps(isa, dtype, n_outputs):
+    """Where all z are 0 the fused cross-entropy is -log of the largest output."""
+    rng = np.random.default_rng(0)
+    near_1 = 1 - np.geomspace(np.finfo(dtype).eps, 0.5, 1000)
+    A = np.concatenate([near_1, 10.0 ** rng.uniform(-30, 0, 3000), 2.0 ** -np.arange(50), [1]])
+    A = np.repeat(A.astype(dtype)[:, None], n_outputs, axis=1)
+    A[:, 1:] *= np.dtype(dtype).type(0.5)
+    codes = Problem("cross_entropy", "softmax", dtype, 1, n_outputs, 0).codes
+    values = np.empty(len(A))
+    losses.loss_forward(*codes, A, np.zeros_like(A), np.zeros(len(A), np.int64), None, values)
+    exact = -np.log(A[:, 0].astype(np.longdouble))
+    assert ulp_error(values.astype(dtype), exact).max() <= 2
 
 
 @pytest.mark.parametrize("activation", DIFFERENTIABLE)
