@@ -172,4 +172,4 @@ cdef extern from "threads.h" nogil:
         pass
 
     void fm_barrier_init(fm_barrier *barrier)
-    void fm_barrier_wait(fm_barrier *barrier, int team_size)
+    void fm_barrier_wait(fm_barrier *barrier, int thread, int team_size)

@@ -133,12 +133,12 @@ cdef Py_ssize_t run_step(
     for stage in range(run.n_stages):
         if stage > 0:
             run.kernels.batch_statistics(run.net, batch, stage - 1, part, n_parts)
-            fm_barrier_wait(&run.barrier, n_parts)
+            fm_barrier_wait(&run.barrier, part, n_parts)
         correct += run.kernels.batch_rows(
             run.net, run.data, batch, stage, batch.n * part // n_parts,
             batch.n * (part + 1) // n_parts, scratch
         )
-        fm_barrier_wait(&run.barrier, n_parts)
+        fm_barrier_wait(&run.barrier, part, n_parts)
     if part == 0:
         finish_batch(run, batch, step, watch)
     if run.rates != NULL:
@@ -146,19 +146,19 @@ cdef Py_ssize_t run_step(
     if run.clip_norm < INFINITY:
         update.mode = FM_GRADIENT
         run.kernels.update_weights(run.net, batch, update, part, n_parts, scratch)
-        fm_barrier_wait(&run.barrier, n_parts)
+        fm_barrier_wait(&run.barrier, part, n_parts)
         norm = sqrt(run.kernels.sum_of_squares(run.net))
         update.mode = FM_APPLY
         update.factor = run.clip_norm / norm if norm > run.clip_norm else 1
     run.kernels.update_weights(run.net, batch, update, part, n_parts, scratch)
-    fm_barrier_wait(&run.barrier, n_parts)
+    fm_barrier_wait(&run.barrier, part, n_parts)
     if part == 0 and run.penalised:
         count_penalty(run, batch, step)
     if part == 0 and run.measures_norm:
         run.sums[3] += sqrt(run.kernels.sum_of_squares(run.net))
     if run.constrained:
         run.kernels.constrain_weights(run.net, part, n_parts)
-        fm_barrier_wait(&run.barrier, n_parts)
+        fm_barrier_wait(&run.barrier, part, n_parts)
     if run.average != NULL:
         average_part(run, part, n_parts)
     return correct

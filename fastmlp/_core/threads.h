@@ -3,14 +3,13 @@
 #ifndef FASTMLP_THREADS_H
 #define FASTMLP_THREADS_H
 
+#include <sched.h>
 #include <stdatomic.h>
 
 #ifdef __linux__
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#else
-#include <sched.h>
 #endif
 
 #ifdef _OPENMP
@@ -37,11 +36,17 @@ static inline void fm_release_threads(void) {}
 
 /* A barrier that spins for about 30 us, longer than a team's threads are apart when each has a
  * core, and then sleeps. OpenMP's own spins for milliseconds: when another process holds one of the
- * cores, that takes the time from the very thread that is waited for. */
+ * cores, that takes the time from the very thread that is waited for. For the same reason a thread
+ * sleeps at once when one that is missing was last seen on its own CPU, where the scheduler puts
+ * both beside a busy process: a step of 20 us then takes 45 us and not 80. */
+enum { FM_SEEN = 64, FM_CPUS = 4096 };
+
 typedef struct {
   _Alignas(64) atomic_int arrived;
   _Alignas(64) atomic_uint phase;
   atomic_int sleepers;
+  _Alignas(64)
+      atomic_uint seen[FM_SEEN]; /* of each thread: FM_CPUS times its phase, plus its CPU */
 } fm_barrier;
 
 static inline void fm_pause(void) {
@@ -56,11 +61,30 @@ static inline void fm_barrier_init(fm_barrier *barrier) {
   atomic_init(&barrier->arrived, 0);
   atomic_init(&barrier->phase, 0);
   atomic_init(&barrier->sleepers, 0);
+  for (int i = 0; i < FM_SEEN; i++) atomic_init(&barrier->seen[i], ~0u);
 }
 
-static inline void fm_barrier_wait(fm_barrier *barrier, int team_size) {
+/* Leaves word where this thread is; whether one that has not arrived was last seen there. */
+static inline int fm_shares_its_cpu(fm_barrier *barrier, unsigned phase, int thread,
+                                    int team_size) {
+  int shared = 0;
+#ifdef __linux__
+  const unsigned here = (unsigned)sched_getcpu() % FM_CPUS, now = phase * FM_CPUS;
+  if (thread < FM_SEEN)
+    atomic_store_explicit(&barrier->seen[thread], now + here, memory_order_relaxed);
+  for (int i = 0; i < team_size && i < FM_SEEN; i++) {
+    const unsigned seen = atomic_load_explicit(&barrier->seen[i], memory_order_relaxed);
+    shared |= seen % FM_CPUS == here && seen - here != now;
+  }
+#endif
+  return shared;
+}
+
+static inline void fm_barrier_wait(fm_barrier *barrier, int thread, int team_size) {
   enum { SPINS = 2000 };
+  if (team_size == 1) return;
   const unsigned phase = atomic_load(&barrier->phase);
+  const int shared = fm_shares_its_cpu(barrier, phase, thread, team_size);
   if (atomic_fetch_add(&barrier->arrived, 1) == team_size - 1) {
     atomic_store(&barrier->arrived, 0);
     atomic_store(&barrier->phase, phase + 1);
@@ -70,7 +94,7 @@ static inline void fm_barrier_wait(fm_barrier *barrier, int team_size) {
 #endif
     return;
   }
-  for (int i = 0; i < SPINS; i++) {
+  for (int i = 0; i < SPINS && !shared; i++) {
     if (atomic_load_explicit(&barrier->phase, memory_order_acquire) != phase) return;
     fm_pause();
   }
