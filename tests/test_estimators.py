@@ -236,3 +236,56 @@ def test_sparse_inputs(container, solver):
     X = getattr(scipy.sparse, container)(np.where(X > 0.7, X, 0))
     one, other = both("MLPClassifier", **SOLVERS[solver])
     assert_same(one.fit(X, y), other.fit(X, y), X)
+
+
+# --- Short cuts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([3, 1, 1, 3, 1, 3]),
+        np.array(["b", "a", "b", "a", "a", "b"]),
+        np.array([3.0, 1.0, 1.0, 3.0, 2.0, 3.0]),
+        np.array([True, False, True, True, False, True]),
+        np.array(["b", "a", "b", "a", "a", "b"], dtype=object),
+        np.array([2, 1, 1, 0, 1, 2], dtype=np.uint8)[::-1],
+        [2, 1, 1, 0, 1, 2],
+    ],
+)
+def test_classes_are_those_of_scikit_learn_for_any_kind_of_labels(y):
+    X = digits(n=6)[0]
+    expected, model = (model.fit(X, y) for model in both("MLPClassifier", max_iter=1))
+    np.testing.assert_array_equal(model.classes_, expected.classes_)
+    assert model.classes_.dtype == expected.classes_.dtype
+    assert model.predict(X).dtype == expected.predict(X).dtype
+
+
+def test_many_classes_bring_a_warning():
+    with pytest.warns(UserWarning, match="number of unique classes is greater than 50%"):
+        both("MLPClassifier", max_iter=1)[1].fit(digits(n=40)[0], np.arange(40))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
+def test_partial_fit_refuses_what_fit_refuses(kind, bad):
+    """Behind the first call too, where arrays in the form of the network's own are not copied."""
+    X, y = digits(3)
+    model = both(kind)[1]
+    classes = {"classes": [0, 1, 2]} if kind == "MLPClassifier" else {}
+    model.partial_fit(X, y, **classes)
+    before = model.network_.arena.flat.copy()
+    wrong = X.copy()
+    wrong[3, 5] = bad
+    for arguments in (
+        (wrong, y),
+        (X[:, 1:], y),
+        (X[:0], y[:0]),
+        (X, y[1:]),
+        (X, y + np.float64(bad)),
+    ):
+        with pytest.raises(ValueError, match=r"NaN|infinity|features|minimum|samples"):
+            model.partial_fit(*arguments)
+    np.testing.assert_array_equal(model.network_.arena.flat, before)
+    huge = np.full_like(X, 1e308)  # their sum overflows, they are finite
+    assert model._plain(huge, (np.float64,))

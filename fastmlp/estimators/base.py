@@ -196,8 +196,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     history_: History
 
     def _store(self, parameters: dict[str, Any]) -> None:
-        for name in self._get_param_names():
-            setattr(self, name, parameters[name])
+        """What ``locals()`` are at the beginning of ``__init__``."""
+        vars(self).update({name: value for name, value in parameters.items() if name != "self"})
 
     # --- What the two estimators say differently --------------------------------------------------
 

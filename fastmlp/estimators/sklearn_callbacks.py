@@ -67,5 +67,5 @@ class CallbackBridge(Callback):
 
 
 def bridge(estimator: BaseMLP, **data: Any) -> list[Callback]:
-    """The bridge, where this scikit-learn has callbacks."""
-    return [CallbackBridge(estimator, **data)] if hasattr(estimator, "set_callbacks") else []
+    """The bridge, where the estimator has callbacks of scikit-learn, its own or a search's."""
+    return [CallbackBridge(estimator, **data)] if getattr(estimator, "_skl_callbacks", ()) else []
