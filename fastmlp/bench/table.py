@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fastmlp.bench.results import Goal, PeerResult, Run, WorkloadResult
 
-__all__ = ["describe", "in_units", "table"]
+__all__ = ["MOST_OTHER_LOAD", "describe", "in_seconds", "in_units", "table"]
 
 
 def table(run: Run) -> RenderableType:
@@ -63,6 +63,11 @@ def in_units(section: WorkloadResult, *values: float) -> str:
     """Times, or sizes of memory, with three digits and one unit."""
     if section.workload.task is Task.MEMORY:
         return f"{'-'.join(f'{value:.1f}' for value in values)} MB"
+    return in_seconds(*values)
+
+
+def in_seconds(*values: float) -> str:
+    """Times with three digits and one unit."""
     units = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
     unit = next((unit for unit, scale in units.items() if min(values) >= scale), "us")
     scale = units[unit]
