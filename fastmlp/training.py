@@ -290,7 +290,7 @@ class _Run:
         try:
             for data, order, rates in self.steps.stretches(self.feed.epochs(network.rng, n), n):
                 part = self._stretch(done, data, order, rates, seeds, began)
-                if not np.isfinite(part.loss).all():
+                if not np.isfinite(part.total_loss).all():
                     break
                 done.stopped_by = self.steps.call(number, part, float(rates[-1]))
                 if done.stopped_by:
@@ -321,7 +321,7 @@ class _Run:
         finally:
             # What went before the steps belongs to all epochs alike.
             part.seconds[:] += (perf_counter() - began - part.seconds.sum()) / n
-            if self.options.count_samples:
+            if self.options.count_samples and data.weight is not None:
                 part = part.by_samples(len(order) // n, data.batch_size)
             done.result += part
             done.n_samples += len(order) // n

@@ -197,7 +197,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _store(self, parameters: dict[str, Any]) -> None:
         """What ``locals()`` are at the beginning of ``__init__``."""
-        vars(self).update({name: value for name, value in parameters.items() if name != "self"})
+        self.__dict__.update((name, value) for name, value in parameters.items() if name != "self")
 
     # --- What the two estimators say differently --------------------------------------------------
 
