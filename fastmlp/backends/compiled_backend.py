@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,12 @@ KINDS: dict[type[LayerBase], int] = {Dense: 0, Dropout: 1, LayerNorm: 2, BatchNo
 # the other core's cache misses cost some microseconds (benchmarks/README.md has the crossing
 # point).
 MULTIPLY_ADDS_PER_THREAD = 2_000_000
+
+# Threads that wait for each other at every step need a CPU each. Where others keep the CPUs busy
+# (scikit-learn's BLAS goes on spinning for some 20 ms), an epoch of two threads takes up to ten
+# times as long, and one thread does better. It shows: the calling thread then works for less than
+# half of the time. For this many times that time the epochs go to one thread.
+ALONE = 10
 
 
 class CompiledBackend:
@@ -163,6 +170,7 @@ class CompiledTrainer:
         self.state = state
         self.work = 3 * architecture.multiply_adds * data.batch_size
         self.n_threads = backend._threads(self.work)
+        self.alone_until = 0.0
         rule = state.optimizer.rule
         self.options = options
         self.own_decay = any(layer.weight_decay is not None for layer in architecture.layers)
@@ -214,10 +222,15 @@ class CompiledTrainer:
         else:
             step = self.state.step + 1
             scalars = self.state.optimizer.scalars(rates, np.arange(step, step + len(rates)))
+            began, worked = perf_counter(), thread_time()
+            n_threads = 1 if began < self.alone_until else self.backend._threads(self.work)
             self.n_threads = self.core.epochs(
-                *(order, scalars, self.backend._threads(self.work), results.sums, results.losses),
+                *(order, scalars, n_threads, results.sums, results.losses),
                 *(rates if self.own_decay else None, seeds, first),
             )
+            now = perf_counter()
+            if self.n_threads > 1 and thread_time() - worked < 0.5 * (now - began):
+                self.alone_until = now + ALONE * (now - began)
         return results
 
 
