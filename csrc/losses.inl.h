@@ -74,7 +74,6 @@ INLINE vec FN(binary_cross_entropy_gradient)(loss_lanes l) {
 INLINE vec FN(binary_cross_entropy_fused_value)(loss_lanes l) {
   return vmax((vec){0}, l.z) - l.z * l.y + vlog1p(vexp(-vabs(l.z)));
 }
-INLINE vec FN(difference_gradient)(loss_lanes l) { return l.a - l.y; }
 
 /* binary focal: -(y (1 - a)^o log a + (1 - y) a^o log(1 - a)) */
 INLINE vec FN(binary_focal_value)(loss_lanes l) {
@@ -249,6 +248,13 @@ INLINE double FN(divisor)(const fm_loss *loss, ptrdiff_t n) {
   }
 }
 
+/* What label smoothing moves the targets towards; 0 where there is none. */
+INLINE REAL FN(center)(const fm_loss *loss, ptrdiff_t n) {
+  if (loss->code == FM_CROSS_ENTROPY && *(const REAL *)loss->option > 0) return 1 / (REAL)n;
+  if (loss->code == FM_BINARY_CROSS_ENTROPY && *(const REAL *)loss->option > 0) return (REAL)0.5;
+  return 0;
+}
+
 INLINE loss_row FN(row_of)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
                            const fm_targets *Y, ptrdiff_t r) {
   loss_row row = {.n = A->cols,
@@ -257,8 +263,7 @@ INLINE loss_row FN(row_of)(const fm_loss *loss, const fm_matrix *A, const fm_mat
                   .y = FN(target_row)(Y, r),
                   .option = loss->option,
                   .label = Y->labels ? Y->labels[r] : 0};
-  if (loss->code == FM_CROSS_ENTROPY && row.option[0] > 0) row.center = 1 / (REAL)row.n;
-  if (loss->code == FM_BINARY_CROSS_ENTROPY && row.option[0] > 0) row.center = (REAL)0.5;
+  row.center = FN(center)(loss, row.n);
   return row;
 }
 
@@ -267,7 +272,7 @@ INLINE loss_row FN(row_of)(const fm_loss *loss, const fm_matrix *A, const fm_mat
 static void FN(cross_entropy_fused)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
                                     const fm_targets *Y, double *values) {
   const ptrdiff_t n = A->cols;
-  const int of_labels = Y->labels && *(const REAL *)loss->option == 0;
+  const int of_labels = Y->labels && FN(center)(loss, n) == 0;
   for (ptrdiff_t start = 0; start < A->rows; start += VL) {
     const ptrdiff_t m = A->rows - start < VL ? A->rows - start : VL;
     const REAL *z = (const REAL *)Z->data + start * Z->ld;
@@ -325,6 +330,25 @@ static void FN(loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_m
   }
 }
 
+/* dZ = scale (A - Y): the gradient of most losses behind the activation that belongs to them. */
+static void FN(difference_backward)(const fm_loss *loss, const fm_matrix *A, const fm_targets *Y,
+                                    const double *scale, fm_matrix *dZ) {
+  const ptrdiff_t n = A->cols;
+  const double divisor = FN(divisor)(loss, n);
+  const REAL center = FN(center)(loss, n), *option = loss->option;
+  for (ptrdiff_t r = 0; r < A->rows; r++) {
+    const REAL *a = (const REAL *)A->data + r * A->ld, *targets = FN(target_row)(Y, r);
+    REAL *d = (REAL *)dZ->data + r * dZ->ld;
+    const int64_t label = Y->labels ? Y->labels[r] : 0;
+    const REAL factor = (REAL)(divisor == 1 ? scale[r] : scale[r] / divisor);
+    EACH_VECTOR(n) {
+      vec y = FN(target_lanes)(targets, label, j, lanes);
+      if (center != 0) y = vfma(vloadn(option + j, lanes), center - y, y);
+      vstoren(d + j, factor * (vloadn(a + j, lanes) - y), lanes);
+    }
+  }
+}
+
 #define GRADIENT_LOOP(name)                                                                        \
   EACH_VECTOR(n) vstoren(d + j, factor * FN(name##_gradient)(FN(lanes_of)(&row, j, lanes)), lanes)
 
@@ -333,17 +357,20 @@ static void FN(loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_m
 static void FN(loss_backward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
                               const fm_targets *Y, const double *scale, fm_matrix *dZ) {
   const ptrdiff_t n = A->cols;
-  const double divisor = FN(divisor)(loss, n);
+  if (loss->fused && loss->code != FM_FOCAL && loss->code != FM_BINARY_FOCAL &&
+      loss->code != FM_GAMMA) {
+    FN(difference_backward)(loss, A, Y, scale, dZ);
+    return;
+  }
   for (ptrdiff_t r = 0; r < A->rows; r++) {
     const loss_row row = FN(row_of)(loss, A, Z, Y, r);
     REAL *d = (REAL *)dZ->data + r * dZ->ld;
-    const REAL factor = (REAL)(divisor == 1 ? scale[r] : scale[r] / divisor);
+    const REAL factor = (REAL)(scale[r] / FN(divisor)(loss, n));
     if (loss->fused) {
       switch (loss->code) {
         case FM_FOCAL: FN(focal_fused_row)(&row, factor, d); break;
         case FM_BINARY_FOCAL: GRADIENT_LOOP(binary_focal_fused); break;
         case FM_GAMMA: GRADIENT_LOOP(gamma_fused); break;
-        default: GRADIENT_LOOP(difference); break;
       }
       continue;
     }

@@ -279,9 +279,10 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
     fm_matrix D = FN(rows_of)(&last->D, row, row_end);
     FN(loss_forward)(&net->loss, &A, &Z, &Y, batch->losses + row);
     count += FN(count_correct)(&net->loss, &A, &Y);
+    const double even = batch->weight > 0 ? 1 / batch->weight * net->gradient_factor : 0;
     for (ptrdiff_t r = 0; r < n; r++) {
       batch->losses[row + r] *= scale[r] * net->loss_factor;
-      scale[r] = batch->weight > 0 ? scale[r] / batch->weight * net->gradient_factor : 0;
+      scale[r] = data->weight && even > 0 ? scale[r] / batch->weight * net->gradient_factor : even;
     }
     FN(loss_backward)(&net->loss, &A, &Z, &Y, scale, &D);
     FN(backward_rows)(net, batch, net->n_layers - 1, bottom, row, row_end);

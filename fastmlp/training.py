@@ -107,7 +107,7 @@ def fit(
                 return history
             start.take()
             done = run.epochs(epoch, min(together, end - epoch), start)
-            if not (np.isfinite(done.result.loss).all() and all_finite(network.arena.flat)):
+            if not (all_finite(done.result.total_loss) and all_finite(network.arena.flat)):
                 start.restore()
                 if len(done) > 1:  # again, one by one, up to that which diverged
                     together = 1
