@@ -141,6 +141,16 @@ typedef struct {
   double *losses;       /* (n,) each sample's loss times its weight */
 } fm_batch;
 
+/* Samples to take one by one, and room for the features of two. */
+typedef struct {
+  const ptrdiff_t *order; /* (n,) rows of the data */
+  const double *rates;    /* (n,) */
+  ptrdiff_t n, steps;     /* steps: those taken so far */
+  void *values[2];        /* (n_features + 16,) of the table's dtype */
+  int32_t *lists[2];      /* (n_features + 16,) */
+  double *losses;         /* (n,) each sample's loss */
+} fm_samples;
+
 typedef struct {
   const char *isa;
   int vector_bytes;
@@ -185,9 +195,8 @@ typedef struct {
   void (*average_weights)(ptrdiff_t n, double share, const void *w, void *average);
 
   /* sgd.inl.h */
-  ptrdiff_t (*sgd_sample)(const fm_net *net, const fm_data *data, const ptrdiff_t *order,
-                          ptrdiff_t n_left, double lr, void *values, int32_t *indices,
-                          double *loss);
+  void (*sgd_samples)(const fm_net *net, const fm_data *data, fm_samples *run, ptrdiff_t n,
+                      double sums[3]);
 } fm_kernels;
 
 /* A user's activation: functions of one row of n elements. a may be z, dz may be da. */

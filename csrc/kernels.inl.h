@@ -58,7 +58,7 @@ const fm_kernels TABLE(FM_ISA, SUFFIX) = {
     .sum_of_squares = FN(sum_of_squares),
     .constrain_weights = FN(constrain_weights),
     .average_weights = FN(average_weights),
-    .sgd_sample = FN(sgd_sample),
+    .sgd_samples = FN(sgd_samples),
 };
 
 /* The second inclusion defines all of these again. */

@@ -426,3 +426,20 @@ static ptrdiff_t FN(count_correct)(const fm_loss *loss, const fm_matrix *A, cons
   }
   return count;
 }
+
+/* Softmax and cross-entropy of one row of n <= VL outputs and its label, all in registers: the
+ * loss; d = factor (a - one-hot); returns whether the label's output is the (first) largest. z (n,)
+ * IN;  a, d (n,)  OUT */
+INLINE ptrdiff_t FN(softmax_cross_entropy_label)(ptrdiff_t n, const REAL *z, int64_t label,
+                                                 REAL factor, REAL *a, REAL *d, double *loss) {
+  const vec row = vfill(vloadn(z, n), n, -INFINITY), ones = vset1(1);
+  const REAL largest = vlargest(row);
+  const vec e = vexp(row - largest);
+  const REAL sum = vsum(e), top = 1 / sum;
+  const vec outputs = e * top;
+  const vec one_hot = vfill((vec){0}, label, 1) - vfill((vec){0}, label + 1, 1);
+  vstoren(a, outputs, n);
+  vstoren(d, factor * (outputs - one_hot), n);
+  *loss = log((double)sum) - ((double)z[label] - (double)largest);
+  return __builtin_ctz(vnonzero(vblend(vlt(outputs, vset1(top)), (vec){0}, ones))) == label;
+}

@@ -62,6 +62,8 @@ INLINE vec vcopysign(vec magnitude, vec sign) {
 #define vscale FN(vscale_)
 #define vnonzero FN(vnonzero_)
 #define vpow2 FN(vpow2_)
+#define vmax FN(vmax_)
+#define vmin FN(vmin_)
 
 /* 2^k for whole k in the range of normal numbers: the low bits of k + 1.5 * 2^MANTISSA_BITS are k.
  */
@@ -99,6 +101,8 @@ INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return MASKED(mov)(vset1(valu
 INLINE vec vfma(vec a, vec b, vec c) { return OP(fmadd)(a, b, c); }
 INLINE vec vsqrt(vec a) { return OP(sqrt)(a); }
 INLINE vec vscale(vec a, vec k) { return OP(scalef)(a, k); }
+INLINE vec vmax(vec a, vec b) { return OP(max)(a, b); }
+INLINE vec vmin(vec a, vec b) { return OP(min)(a, b); }
 #undef OP
 #undef MASKED
 #undef ZEROED
@@ -123,14 +127,20 @@ INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, v
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return _mm256_maskload_pd(p, (__m256i)vlanes(n)); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 INLINE vec vsqrt(vec a) { return _mm256_sqrt_pd(a); }
+INLINE vec vmax(vec a, vec b) { return _mm256_max_pd(a, b); }
+INLINE vec vmin(vec a, vec b) { return _mm256_min_pd(a, b); }
 INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_pd((vec)(a != 0)); }
 #else
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return _mm256_maskload_ps(p, (__m256i)vlanes(n)); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vec vsqrt(vec a) { return _mm256_sqrt_ps(a); }
+INLINE vec vmax(vec a, vec b) { return _mm256_max_ps(a, b); }
+INLINE vec vmin(vec a, vec b) { return _mm256_min_ps(a, b); }
 INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_ps((vec)(a != 0)); }
 #endif
 #else
+INLINE vec vmax(vec a, vec b) { return vblend(vlt(b, a), a, b); }
+INLINE vec vmin(vec a, vec b) { return vblend(vlt(a, b), a, b); }
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) {
   vec v = {0};
   for (ptrdiff_t i = 0; i < n; i++) v[i] = p[i];
@@ -170,12 +180,6 @@ INLINE vec vscale(vec a, vec k) {
   return a * vpow2(half) * vpow2(k - half);
 }
 #endif
-
-#define vmax FN(vmax_)
-INLINE vec vmax(vec a, vec b) { return vblend(vlt(b, a), a, b); }
-
-#define vmin FN(vmin_)
-INLINE vec vmin(vec a, vec b) { return vblend(vlt(a, b), a, b); }
 
 /* Nearest whole number, for |a| < 2^(MANTISSA_BITS - 1). */
 #define vround FN(vround_)

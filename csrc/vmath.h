@@ -23,10 +23,12 @@ INLINE vec exp_reduced(vec x, vec *k) {
   static const float coefficient[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120,
                                       1.0f / 24,   1.0f / 6,   0.5f};
 #endif
-  vec p = vset1(coefficient[0]);
-  for (size_t i = 1; i < sizeof coefficient / sizeof *coefficient; i++)
-    p = vfma(p, r, vset1(coefficient[i]));
-  return vfma(p * r, r, r);
+  /* Pairs by r^2: half as long a chain as one term after the other. */
+  const vec r2 = r * r;
+  vec p = vfma(vset1(coefficient[0]), r, vset1(coefficient[1]));
+  for (size_t i = 2; i < sizeof coefficient / sizeof *coefficient; i += 2)
+    p = vfma(p, r2, vfma(vset1(coefficient[i]), r, vset1(coefficient[i + 1])));
+  return vfma(p, r2, r);
 }
 
 /* e^x. Below EXP_LOW it is 0, above EXP_HIGH infinite. */

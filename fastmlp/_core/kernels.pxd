@@ -105,6 +105,15 @@ cdef extern from "fastmlp.h" nogil:
         uint8_t *nonzero
         Py_ssize_t nonzero_ld
 
+    ctypedef struct fm_samples:
+        const Py_ssize_t *order
+        const double *rates
+        Py_ssize_t n
+        Py_ssize_t steps
+        void *values[2]
+        int32_t *lists[2]
+        double *losses
+
     ctypedef struct fm_kernels:
         const char *isa
         int vector_bytes
@@ -151,9 +160,9 @@ cdef extern from "fastmlp.h" nogil:
         void (*constrain_weights)(const fm_net *net, int part, int n_parts) noexcept nogil
         void (*average_weights)(
             Py_ssize_t n, double share, const void *w, void *average) noexcept nogil
-        Py_ssize_t (*sgd_sample)(
-            const fm_net *net, const fm_data *data, const Py_ssize_t *order, Py_ssize_t n_left,
-            double lr, void *values, int32_t *indices, double *loss) noexcept nogil
+        void (*sgd_samples)(
+            const fm_net *net, const fm_data *data, fm_samples *run, Py_ssize_t n,
+            double *sums) noexcept nogil
 
     const fm_kernels *fm_kernels_of(const char *isa, int dtype)
     const char *const *fm_isa_names()

@@ -131,7 +131,8 @@ cdef class BoundNet:
         layer.A = self.own(self.n_rows, width, dtype)
         layer.D = self.own(self.n_rows, width, dtype)
         layer.Z = layer.A
-        if fm_needs_z(layer.activation) or i == self.net.n_layers - 1:
+        # Sample by sample, the next Z is worked out while A is still needed.
+        if fm_needs_z(layer.activation) or i == self.net.n_layers - 1 or self.n_rows == 1:
             layer.Z = self.own(self.n_rows, width, dtype)
         return 0
 

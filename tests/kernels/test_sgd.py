@@ -160,6 +160,44 @@ def test_update_for_update(isa, dtype, widths, pixels):
         assert np.array_equal(others.flat, parameters.flat), division
 
 
+@pytest.mark.parametrize("pixels", [True, False])
+@pytest.mark.parametrize("widths", [[50, 33, 20, 10], [40, 3]])
+def test_bits_do_not_depend_on_calls(isa, dtype, widths, pixels):
+    """What is done ahead or late beside a sample ends with the kernel's call, of 256 at most."""
+    activations = [*["sigmoid", "gelu"][: len(widths) - 2], "softmax"]
+    network = make_network(widths, activations, "cross_entropy", dtype)
+    data = make_data(network[0], 40, 1, pixels=pixels, labels=True, zeros=0.6)
+    order, rates = np.random.default_rng(0).integers(0, 40, 600), np.linspace(0.1, 0.01, 600)
+    outcomes = set()
+    for division in ([600], [1] * 600, [255, 1, 344], [300, 300]):
+        parameters, core = core_of(network, data)
+        hits, at = 0, 0
+        for n in division:
+            hits += epoch(core, order[at : at + n], rates[at : at + n])[2]
+            at += n
+        outcomes.add((parameters.flat.tobytes(), hits))
+    assert len(outcomes) == 1
+
+
+@pytest.mark.parametrize("n_outputs", [2, 4, 7, 8, 10, 16, 17])
+def test_a_label_is_its_one_hot_row(isa, dtype, n_outputs):
+    """Labels whose row fits a vector take a way of their own; of equal outputs the first is it."""
+    network = make_network([20, n_outputs], ["softmax"], "cross_entropy", dtype)
+    network[1].pairs()[0][0][...] *= 0.1
+    data = make_data(network[0], 50, 1, labels=True, zeros=0.5)
+    data.X[:10] = 0
+    network[1].pairs()[0][1][...] = 0.3
+    rows = dataclasses.replace(data, Y=np.eye(n_outputs, dtype=dtype)[data.Y])
+    order, rates = np.arange(50), np.r_[np.zeros(10), np.full(40, 0.1)]
+    (ours, core), (others, core_of_rows) = core_of(network, data), core_of(network, rows)
+    loss, _, hits = epoch(core, order[:10], rates[:10])
+    assert hits == (data.Y[:10] == 0).sum()
+    assert loss == pytest.approx(10 * np.log(n_outputs), rel=1e-6)
+    assert epoch(core_of_rows, order[:10], rates[:10])[2] == hits
+    assert epoch(core, order[10:], rates[10:])[2] == epoch(core_of_rows, order[10:], rates[10:])[2]
+    assert np.abs(ours.flat - others.flat).max() <= TOLERANCE[dtype]
+
+
 def test_epochs_of_one_call_are_those_of_several(isa, dtype):
     network = make_network([9, 7, 3], ["tanh", "softmax"], "cross_entropy", dtype)
     data = make_data(network[0], 30, 1, labels=True, weighted=True)
