@@ -187,7 +187,7 @@ def run(repeats: int = 5) -> list[Result]:
         for number, row in enumerate(ROWS):
             say(row.name)
             results.append(measure(number, repeats))
-    columns = Table(box=None, pad_edge=False)
+    columns = Table(box=None, pad_edge=False, collapse_padding=True)
     for name in ("", "scikit-learn", "all turns", "fastmlp", "all turns", "ratio", "wanted"):
         columns.add_column(name, justify="right" if name else "left", no_wrap=True)
     remarks = []

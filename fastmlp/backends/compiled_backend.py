@@ -47,8 +47,9 @@ MULTIPLY_ADDS_PER_THREAD = 2_000_000
 # Threads that wait for each other at every step need a CPU each. Where others keep the CPUs busy
 # (scikit-learn's BLAS goes on spinning for some 20 ms), an epoch of two threads takes up to ten
 # times as long, and one thread does better. It shows: the calling thread then works for less than
-# half of the time. For this many times that time the epochs go to one thread.
-ALONE = 10
+# half of the time. After so many such calls in a row (the first one behind a pause may have had to
+# wake the others), the epochs go to one thread for ALONE times their time.
+CALLS, ALONE = 3, 10
 
 
 class CompiledBackend:
@@ -171,6 +172,7 @@ class CompiledTrainer:
         self.work = 3 * architecture.multiply_adds * data.batch_size
         self.n_threads = backend._threads(self.work)
         self.alone_until = 0.0
+        self.waits: list[float] = []  # seconds of the last calls in a row that waited
         rule = state.optimizer.rule
         self.options = options
         self.own_decay = any(layer.weight_decay is not None for layer in architecture.layers)
@@ -229,8 +231,11 @@ class CompiledTrainer:
                 *(rates if self.own_decay else None, seeds, first),
             )
             now = perf_counter()
-            if self.n_threads > 1 and thread_time() - worked < 0.5 * (now - began):
-                self.alone_until = now + ALONE * (now - began)
+            if self.n_threads > 1:
+                waited = thread_time() - worked < 0.5 * (now - began)
+                self.waits = [*self.waits, now - began] if waited else []
+                if len(self.waits) == CALLS:
+                    self.alone_until, self.waits = now + ALONE * sum(self.waits), []
         return results
 
 
