@@ -47,6 +47,9 @@ class PipeClock:
             self.say({"gflops": self.peak()})
         if word != "go":
             raise FinishedError
+        self.restart()
+
+    def restart(self) -> None:
         self.began = perf_counter()
 
     def stop(self, scale: float = 1.0, score: Callable[[], Any] | None = None) -> None:

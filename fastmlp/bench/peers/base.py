@@ -49,6 +49,9 @@ class Clock(Protocol):
     def start(self) -> None:
         """Waits for the peer's turn, then takes the time."""
 
+    def restart(self) -> None:
+        """Takes the time anew: what was until here does not count."""
+
     def stop(self, scale: float = 1.0, score: Callable[[], Score] | None = None) -> None:
         """Takes the time and reports it, times `scale`; then the score, outside the time."""
 
@@ -151,13 +154,19 @@ class Peer(ABC):
                 last = index == job.slices - 1
                 clock.stop(job.n_samples / len(order[part]), self.score if last else None)
 
+    def fit(self, rng: np.random.Generator) -> None:
+        """Train for the workload's epochs, in orders from `rng`."""
+        for _ in range(self.workload.epochs):
+            self.train(rng.permutation(self.job.n_samples))
+
     def _run_fits(self, clock: Clock) -> None:
         while True:
-            self.reset()
-            rng = self.job.network().rng
             clock.start()
-            for _ in range(self.workload.epochs):
-                self.train(rng.permutation(self.job.n_samples))
+            for _ in range(2):  # caches and the CPU's clock are cold behind the pause
+                self.reset()
+                rng = self.job.network().rng
+                clock.restart()
+                self.fit(rng)
             clock.stop(1, self.score)
 
     def _run_predictions(self, clock: Clock) -> None:

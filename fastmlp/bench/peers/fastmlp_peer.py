@@ -8,6 +8,8 @@ from fastmlp.bench.peers.base import Clock, Job, Peer
 from fastmlp.callbacks import Callback
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fastmlp.backends.base import Array
     from fastmlp.network import Network
 
@@ -51,12 +53,8 @@ class FastmlpPeer(Peer):
                 scale = self.job.n_samples / (part.stop - part.start)
                 clock.stop(scale, self.score if last else None)
 
-    def _run_fits(self, clock: Clock) -> None:
-        while True:
-            self.reset()
-            clock.start()
-            self._fit(slice(None), epochs=self.workload.epochs)
-            clock.stop(1, self.score)
+    def fit(self, rng: np.random.Generator) -> None:
+        self._fit(slice(None), epochs=self.workload.epochs)
 
     def _fit(self, part: slice, **options: Any) -> None:
         workload, problem = self.workload, self.job.problem
