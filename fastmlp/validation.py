@@ -41,9 +41,9 @@ def check_inputs(
 ) -> Array | MappedRows:
     """`X` as (n, n_inputs) with contiguous rows, of the network's dtype or uint8.
 
-    The array itself where it already is so, else a copy; `MappedRows` for a large memory-mapped
-    array, which is never copied as a whole. A sparse matrix is made dense. With `finite` False
-    the caller has them checked on the way (`check_finite`).
+    The array itself where it already is so, and aligned, else a copy; `MappedRows` for a large
+    memory-mapped array, which is never copied as a whole. A sparse matrix is made dense. With
+    `finite` False the caller has them checked on the way (`check_finite`).
     """
     if isinstance(X, MappedRows):
         return X
@@ -66,7 +66,8 @@ def check_inputs(
         X = _convert(X, architecture.dtype, name)
         if finite:
             check_finite(X, name)
-    return np.ascontiguousarray(X)
+    # NumPy's products of unaligned arrays round in another order.
+    return np.require(X, requirements=["C", "ALIGNED"])
 
 
 def scale_pixels(X: Array | MappedRows, dtype: np.dtype) -> Array:

@@ -364,7 +364,9 @@ def test_a_program_that_fails_says_why(tmp_path):
 def test_children_get_threads_and_nothing_else_of_ours(monkeypatch):
     monkeypatch.setenv("FASTMLP_BACKEND", "numpy")
     monkeypatch.setenv("FASTMLP_ISA", "baseline")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     own = environment(2, None)
+    assert "OPENBLAS_CORETYPE" not in own
     assert own["OMP_NUM_THREADS"] == own["FASTMLP_NUM_THREADS"] == "2"
     assert "FASTMLP_BACKEND" not in own
     assert "FASTMLP_ISA" not in own

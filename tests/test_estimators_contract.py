@@ -64,6 +64,14 @@ def expected_failures(estimator):
     return failures
 
 
+# Whether float32 sums of repeated samples round alike depends on NumPy's BLAS.
+LENIENT = (
+    {"xfail_strict": False}
+    if "xfail_strict" in inspect.signature(parametrize_with_checks).parameters
+    else {}
+)
+
+
 @parametrize_with_checks(
     [
         MLPClassifier(max_iter=60),
@@ -81,6 +89,7 @@ def expected_failures(estimator):
         Float32Regressor(max_iter=60),
     ],
     expected_failed_checks=expected_failures,
+    **LENIENT,
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)

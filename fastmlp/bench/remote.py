@@ -145,5 +145,6 @@ def environment(n_threads: int, isa: str | None) -> dict[str, str]:
     return {**own, **threads, **({"FASTMLP_ISA": isa} if isa else {})}
 
 
-OURS = ("FASTMLP_BACKEND", "FASTMLP_ISA", "FASTMLP_NUM_THREADS")
+# And what would keep NumPy's BLAS from its best kernels for this CPU.
+OURS = ("FASTMLP_BACKEND", "FASTMLP_ISA", "FASTMLP_NUM_THREADS", "OPENBLAS_CORETYPE")
 POOLS = ("FASTMLP", "OMP", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR")

@@ -449,7 +449,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _samples(self, X: Array, Y: Array, weight: Array | None) -> Samples:
         """What the network trains on; `X` has been looked through already."""
         architecture = self.network_.architecture
-        plain = type(X) is np.ndarray and X.dtype == architecture.dtype
+        plain = type(X) is np.ndarray and X.dtype == architecture.dtype and X.flags.aligned
         inputs = np.ascontiguousarray(X) if plain else check_inputs(X, architecture)
         return Samples(
             inputs, check_targets(Y, architecture, len(X)), check_weights(weight, len(X))
