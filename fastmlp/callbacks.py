@@ -43,6 +43,16 @@ class Callback:
     def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
         """Before the first epoch; `n_samples` is None for chunks, which nobody has counted."""
 
+    def epochs_at_once(self) -> int:
+        """How many of the next epochs may run before it is told of them; asked before each.
+
+        Where all callbacks allow several, short epochs run together, up to so many:
+        `on_epoch_begin` is called before the first alone, `on_epoch_end` behind the last (or where
+        an exception ends them) with the record of each that was finished. Until then it can
+        neither see or change the network nor end the fit.
+        """
+        return 1
+
     def on_epoch_begin(self, network: Network, epoch: int) -> bool | None:
         """Before each epoch; `epoch` as in the record it will have. True ends the fit here."""
         return None

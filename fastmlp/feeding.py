@@ -19,7 +19,15 @@ from fastmlp.backends.base import TrainingData
 from fastmlp.mapped import MappedRows
 from fastmlp.validation import check_inputs, check_targets, check_weights
 
-__all__ = ["ArrayFeed", "ChunkFeed", "Feed", "MappedFeed", "Shuffle", "sample_order"]
+__all__ = [
+    "ArrayFeed",
+    "ChunkFeed",
+    "Feed",
+    "MappedFeed",
+    "RewindableOrder",
+    "Shuffle",
+    "sample_order",
+]
 
 Array = np.ndarray
 # True, False, "blocks", or a function of the generator and the number of samples.
@@ -31,6 +39,15 @@ BLOCK_BYTES = 1 << 23
 SAMPLES_AT_ONCE = 100_000
 # shuffle="blocks": rows that stay together on the disk, and among how many of them rows are mixed.
 RUN_ROWS, WINDOW_ROWS = 256, 8192
+
+
+class RewindableOrder:
+    """Base of functions as `shuffle` that look at `state` alone; to set it is to go back."""
+
+    state: Any
+
+    def __call__(self, rng: np.random.Generator, n: int) -> Array:
+        raise NotImplementedError
 
 
 def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:
@@ -95,8 +112,19 @@ class ArrayFeed:
         batch_size = min(batch_size, len(samples.X))
         self.data = TrainingData(samples.X, samples.Y, samples.weight, batch_size)
         self.shuffle = shuffle
-        # A function may look at more than its arguments.
-        self.most_epochs = 1 if callable(shuffle) else max(1, SAMPLES_AT_ONCE // len(samples.X))
+        # Another function may look at more than its arguments.
+        foreseen = not callable(shuffle) or isinstance(shuffle, RewindableOrder)
+        self.most_epochs = max(1, SAMPLES_AT_ONCE // len(samples.X)) if foreseen else 1
+
+    def state(self, rng: np.random.Generator) -> tuple[Any, Any]:
+        """What `rewind` needs to give the orders from here on once more."""
+        own = self.shuffle.state if isinstance(self.shuffle, RewindableOrder) else None
+        return rng.bit_generator.state, own
+
+    def rewind(self, rng: np.random.Generator, state: tuple[Any, Any]) -> None:
+        rng.bit_generator.state, own = state
+        if isinstance(self.shuffle, RewindableOrder):
+            self.shuffle.state = own
 
     def epochs(
         self, rng: np.random.Generator, n_epochs: int = 1

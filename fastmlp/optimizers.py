@@ -430,9 +430,12 @@ class OptimizerState:
 
     @property
     def foresees_rates(self) -> bool:
-        """Whether no epoch changes the rates of later ones; a plain function may look at it."""
+        """Whether no epoch changes the rates of later ones.
+
+        A plain function may look at it; one that does not says so: ``observes = False``.
+        """
         lr = self.optimizer.lr
-        return not callable(lr) or (isinstance(lr, Schedule) and not lr.observes)
+        return not getattr(lr, "observes", callable(lr))
 
     @property
     def average(self) -> Arena | None:

@@ -96,8 +96,7 @@ def fit(
             _restore(callback, network, resumed)
         run = _Run(network, state, options, feed, callbacks, history)
         at_end.callback(run.end)
-        looked_at = callbacks or validation_data is not None
-        together = 1 if looked_at else run.most_epochs()
+        together = run.most_epochs() if validation_data is None else 1
         epoch, end = first, first + epochs
         while epoch < end:
             # As a list: every callback sees the epoch begin, whoever ends the fit.
@@ -106,12 +105,14 @@ def fit(
                 history.stop_reason = type(enders[0]).__name__
                 return history
             start.take()
-            done = run.epochs(epoch, min(together, end - epoch), start)
-            if not (all_finite(done.result.total_loss) and all_finite(network.arena.flat)):
+            n = min([together, end - epoch, *(c.epochs_at_once() for c in callbacks)])
+            done = run.epochs(epoch, n, start)
+            if n > 1 and not run.finite(done):  # again, one by one, up to that which diverged
                 start.restore()
-                if len(done) > 1:  # again, one by one, up to that which diverged
-                    together = 1
-                    continue
+                run.rewind_orders()
+                together, done = 1, run.epochs(epoch, 1, start)
+            if not run.finite(done):
+                start.restore()
                 raise DivergenceError(
                     f"training diverged in epoch {epoch} at learning rate {done.first_rate:g}: the "
                     "loss or a parameter is not finite. The network is as it was at the start of "
@@ -121,10 +122,10 @@ def fit(
             if validation_data is not None:
                 validation = evaluate(network, *validation_data, None)
                 validation |= scores.evaluate(network, *validation_data)
-            record = run.record(epoch, done, validation)
-            state.observe(record)
+            records = run.record(epoch, done, validation)
+            state.observe(records[-1])
             epoch += len(done)
-            enders = [c for c in callbacks if c.on_epoch_end(network, record)]
+            enders = run.tell(records)
             stopped_by = done.stopped_by or next(iter(enders), None)
             if stopped_by:
                 history.stop_reason = type(stopped_by).__name__
@@ -266,7 +267,7 @@ class _Run:
         history: History,
     ):
         self.network, self.state, self.options, self.feed = network, state, options, feed
-        self.histories = history, network.history
+        self.callbacks, self.histories = callbacks, (history, network.history)
         self.steps = _StepHooks(network, state, callbacks)
         self.kept, network._trainer = network._trainer, None
         self.bound: TrainingData | None = None
@@ -274,15 +275,18 @@ class _Run:
     def most_epochs(self) -> int:
         """Epochs that may run at once, where nobody looks at the network between them.
 
-        One, where a rate may depend on the epoch before it, or the random stream gives orders and
-        seeds of layers by turns.
+        One, where a rate may depend on the epoch before it, steps are looked at, or the random
+        stream gives orders and seeds of layers by turns.
         """
         alone = self.network.architecture.random or not self.state.foresees_rates
-        return 1 if alone else self.feed.most_epochs
+        return 1 if alone or self.steps.hooked else self.feed.most_epochs
 
     def epochs(self, number: int, n: int, start: Snapshot) -> _Epochs:
         """Epoch `number` and those behind it, `n` in all; `start` is how it was before."""
         network = self.network
+        if n > 1:
+            assert isinstance(self.feed, ArrayFeed)  # others give one at a time
+            self.orders = self.feed.state(network.rng)
         done = _Epochs(EpochResults.zeros(n, 0))
         seed = int(network.rng.integers(1 << 63)) if network.architecture.random else 0
         seeds = np.full(n, seed, np.uint64)
@@ -328,23 +332,36 @@ class _Run:
             done.first_rate, done.last_rates = float(rates[0]), rates.reshape(n, -1)[:, -1]
         return part
 
+    def finite(self, done: _Epochs) -> bool:
+        """Whether losses and parameters are."""
+        return all_finite(done.result.total_loss) and all_finite(self.network.arena.flat)
+
+    def rewind_orders(self) -> None:
+        """As if those of the last epochs, which were several, had not been drawn."""
+        assert isinstance(self.feed, ArrayFeed)
+        self.feed.rewind(self.network.rng, self.orders)
+
     def _keep_finished(self, number: int, done: _Epochs, start: Snapshot) -> None:
         """Of several epochs that an exception cut short: records of those that ended, and the
         random state as if the orders behind had not been drawn.
         """
-        rng, n_steps = self.network.rng, done.result.n_steps
-        rng.bit_generator.state = start.random_state
-        if n_steps:  # else it came before the first step
+        self.rewind_orders()
+        if n_steps := done.result.n_steps:  # else it came before the first step
             finished, rest = divmod(self.state.step - start.step, n_steps)
             if begun := finished + (rest > 0):
-                next(iter(self.feed.epochs(rng, begun)))
-            self.record(number, done, {}, finished)
+                next(iter(self.feed.epochs(self.network.rng, begun)))
+            self.tell(self.record(number, done, {}, finished))
+
+    def tell(self, records: list[dict[str, float]]) -> list[Callback]:
+        """The callbacks of the epochs that ended; those that want to end the fit."""
+        calls = ((c, record) for record in records for c in self.callbacks)
+        return [c for c, record in calls if c.on_epoch_end(self.network, record)]
 
     def record(
         self, number: int, done: _Epochs, validation: Mapping[str, float], n: int | None = None
-    ) -> dict[str, float]:
+    ) -> list[dict[str, float]]:
         """Put epochs from `number` on, the first `n` of them, into the histories; `validation`
-        belongs to a single one. The last one's record.
+        belongs to a single one. Their records.
         """
         result, n_samples = done.result, done.n_samples
         columns: dict[str, Iterable[float]] = {
@@ -360,10 +377,10 @@ class _Run:
         columns["seconds"] = result.seconds.tolist()
         columns["samples_per_second"] = (n_samples / result.seconds).tolist()
         rows = zip(*columns.values(), strict=True)
-        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        records = [dict(zip(columns, row, strict=True)) for row in rows][:n]
         for history in self.histories:
-            history.records.extend(records[:n])
-        return records[-1]
+            history.records.extend(records)
+        return records
 
     def _trainer(self, data: TrainingData) -> Trainer:
         network = self.network

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import Dense, Network
+from fastmlp import Dense, Network, training
 from fastmlp.backends import compiled_error, load_compiled
 
 # The same examples in every run.
@@ -91,6 +91,20 @@ def state_of():
         )
 
     return state
+
+
+@pytest.fixture
+def calls_of_the_loop(monkeypatch):
+    """A list that gets the number of epochs of each call of a backend's loop."""
+    numbers = []
+    stretch = training._Run._stretch
+
+    def counted(run, done, *arguments):
+        numbers.append(len(done))
+        return stretch(run, done, *arguments)
+
+    monkeypatch.setattr(training._Run, "_stretch", counted)
+    return numbers
 
 
 @pytest.fixture(scope="session")

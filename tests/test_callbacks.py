@@ -15,6 +15,7 @@ from fastmlp import (
     Dropout,
     Network,
     callbacks,
+    training,
 )
 from fastmlp.callbacks import EarlyStopping, LambdaCallback, TimeBudget
 from fastmlp.history import History
@@ -356,6 +357,67 @@ def test_callbacks_of_a_later_order(net, data):
 
     net.fit(*data, epochs=1, callbacks=[Last("last", calls), Recorder("a", calls)])
     assert [name for name, what, *_ in calls if what == "epoch"] == ["a", "last"]
+
+
+# --- Epochs at once -------------------------------------------------------------------------------
+
+
+class Patient(Recorder):
+    """Needs no look for some epochs."""
+
+    def __init__(self, n, *arguments):
+        super().__init__(*arguments)
+        self.n = n
+
+    def epochs_at_once(self):
+        return self.n
+
+    def on_epoch_begin(self, network, epoch):
+        self.calls.append((self.name, "before", epoch))
+
+
+def test_a_callback_that_need_not_look(net, data, calls_of_the_loop):
+    calls = []
+    net.fit(*data, epochs=5, callbacks=[Patient(3, "a", calls), Patient(9, "b", calls)])
+    assert calls_of_the_loop == [3, 2]
+    both = [
+        *(("before", 1), ("epoch", 1), ("epoch", 2), ("epoch", 3)),
+        *(("before", 4), ("epoch", 4), ("epoch", 5)),
+    ]
+    assert calls[2:-2] == [(name, *call) for call in both for name in "ab"]
+    calls_of_the_loop.clear()
+    net.fit(*data, epochs=2, callbacks=[Patient(3), Recorder()])
+    hooked = Patient(3)
+    hooked.every_n_steps = 1
+    net.fit(*data, epochs=2, callbacks=[hooked])
+    assert set(calls_of_the_loop) == {1}
+
+
+def test_it_ends_the_fit_behind_its_epochs(net, data):
+    history = net.fit(*data, epochs=9, callbacks=[Patient(3, "", None, stop_at(2))])
+    assert (len(history), history.stop_reason) == (3, "Patient")
+
+
+def test_it_is_told_of_the_epochs_before_an_exception(net, data, monkeypatch):
+    """Of those that were finished, behind the steps."""
+
+    def interrupted(run, done, *arguments):
+        stretch(run, done, *arguments)
+        run.state.step -= 1  # as if the last step had not been
+        raise KeyboardInterrupt
+
+    stretch = training._Run._stretch
+    monkeypatch.setattr(training._Run, "_stretch", interrupted)
+    patient = Patient(3)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(*data, epochs=9, callbacks=[patient])
+    assert patient.calls[1:] == [
+        ("", "before", 1),
+        ("", "epoch", 1),
+        ("", "epoch", 2),
+        ("", "end", 2),
+    ]
+    assert len(net.history) == 2
 
 
 # --- Early stopping -------------------------------------------------------------------------------

@@ -500,22 +500,8 @@ def test_times_of_epochs_at_once(backend, make_network, make_data):
     assert history["samples_per_second"] == [40 / seconds for seconds in history["seconds"]]
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """Numbers of epochs of each call of a backend's loop."""
-    numbers = []
-    stretch = training._Run._stretch
-
-    def counted(run, done, *arguments):
-        numbers.append(len(done))
-        return stretch(run, done, *arguments)
-
-    monkeypatch.setattr(training._Run, "_stretch", counted)
-    return numbers
-
-
-def test_how_many_epochs_at_once(backend, make_network, make_data, calls):
-    net = make_network(backend)
+def test_how_many_epochs_at_once(backend, make_network, make_data, calls_of_the_loop):
+    net, calls = make_network(backend), calls_of_the_loop
     X, y = make_data(net, 30)
     net.fit(X, y, optimizer=SGD(0.1), epochs=5)
     net.fit(X, y, optimizer=SGD(CosineDecay(0.1, 100)), epochs=5)

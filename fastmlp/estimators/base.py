@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -34,7 +33,7 @@ from fastmlp.callbacks import Callback, TimeBudget
 from fastmlp.estimators.lbfgs import minimise
 from fastmlp.estimators.parameters import InvalidParameterError, Rule, check_parameters
 from fastmlp.estimators.sklearn_callbacks import CallbackSupportMixin, bridge
-from fastmlp.feeding import Samples
+from fastmlp.feeding import RewindableOrder, Samples
 from fastmlp.history import History
 from fastmlp.layers import Dense, Dropout
 from fastmlp.layers.base import LayerBase
@@ -71,11 +70,40 @@ def _plain_targets(y: Any, n: int) -> bool:
 class Rate:
     """The learning rate, as the schedules of ``solver="sgd"`` leave it from epoch to epoch."""
 
+    observes = False  # others change it, see `Bookkeeping.epochs_at_once`
+
     def __init__(self, value: float):
         self.value = float(value)
 
     def __call__(self, step: int) -> float:
         return self.value
+
+
+class Orders(RewindableOrder):
+    """The order of samples, epoch after epoch: each a permutation of the last, as theirs.
+
+    None as `random_state` leaves `rows` as they are.
+    """
+
+    def __init__(self, rows: Array, random_state: np.random.RandomState | None):
+        self.rows, self.random_state = rows, random_state
+
+    def __call__(self, rng: np.random.Generator, n: int) -> Array:
+        if self.random_state is not None:
+            self.rows = self.rows.copy()  # an order that was given stays
+            self.random_state.shuffle(self.rows)
+        return self.rows
+
+    @property
+    def state(self) -> Any:
+        r = self.random_state
+        return self.rows, None if r is None else r.get_state(legacy=False)
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.rows, drawn = state
+        if self.random_state is not None:
+            self.random_state.set_state(drawn)
 
 
 @dataclass(frozen=True)
@@ -111,6 +139,14 @@ class Bookkeeping(Callback):
         best = self.estimator.best_validation_score_
         if best is not None and np.isfinite(best):  # a warm start goes on from the best so far
             self.best = network.arena.flat.copy()
+
+    def epochs_at_once(self) -> int:
+        """Up to the first at whose end it could stop the fit or change the rate."""
+        e = self.estimator
+        if self.validation is not None or e.verbose or e._schedule == "invscaling":
+            return 1
+        patience = min(e.n_iter_no_change, e.max_iter)  # the one may be infinite
+        return max(1, patience - e._no_improvement_count + 1)
 
     def on_epoch_end(self, network: Network, record: dict[str, Any]) -> bool:
         e = self.estimator
@@ -422,7 +458,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 optimizer=self._optimizer(),
                 epochs=1 if self._partial else self.max_iter,
                 batch_size=batch_size,
-                shuffle=self._orders(rows),
+                shuffle=Orders(rows, self._random_state if self.shuffle else None),
                 validation_data=None,
                 metrics=(),
                 sample_weight=None,
@@ -477,19 +513,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 f"{self.validation_fraction} of {len(X)} samples is {len(val)}, expected 2 or more"
             )
         return rows, ValidationSet(X[val], y[val], Y[val], None if weight is None else weight[val])
-
-    def _orders(self, rows: Array) -> Callable[..., Array]:
-        """The order of samples, epoch after epoch: each a permutation of the last, as theirs."""
-
-        def order(rng: np.random.Generator, n: int) -> Array:
-            nonlocal rows
-            if self.shuffle:
-                permutation = np.arange(len(rows))
-                self._random_state.shuffle(permutation)
-                rows = rows[permutation]
-            return rows
-
-        return order
 
     def _optimizer(self) -> Optimizer:
         if self.optimizer is not None:
