@@ -1,4 +1,4 @@
-"""The C boundary, csrc/fastmlp.h and threads.h, line by line."""
+"""The C boundary, csrc/fastmlp.h, threads.h and subnormals.h, line by line."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
@@ -182,3 +182,8 @@ cdef extern from "threads.h" nogil:
 
     void fm_barrier_init(fm_barrier *barrier)
     void fm_barrier_wait(fm_barrier *barrier, int thread, int team_size)
+
+cdef extern from "subnormals.h" nogil:
+    uint64_t fm_flush_subnormals()
+    uint64_t fm_keep_subnormals()
+    void fm_set_control(uint64_t control)

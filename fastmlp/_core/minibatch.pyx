@@ -29,8 +29,10 @@ from fastmlp._core.kernels cimport (
     fm_barrier_wait,
     fm_batch,
     fm_data,
+    fm_flush_subnormals,
     fm_kernels,
     fm_net,
+    fm_set_control,
     fm_team_size,
     fm_thread,
     fm_update,
@@ -169,6 +171,7 @@ cdef void run_epochs(epoch_run *run, int part, int n_parts, SignalWatch watch) n
     cdef fm_update update = run.update
     cdef Py_ssize_t epoch, start, step = 0
     cdef double began = now()
+    cdef uint64_t control = fm_flush_subnormals()
     for epoch in range(run.n_epochs):
         batch.seed = run.seeds[epoch]
         start = 0
@@ -189,6 +192,7 @@ cdef void run_epochs(epoch_run *run, int part, int n_parts, SignalWatch watch) n
             run.sums += 5
         if run.stop:
             break
+    fm_set_control(control)
 
 
 cdef class MinibatchTrainer:

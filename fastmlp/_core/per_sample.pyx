@@ -3,9 +3,9 @@
 import numpy as np
 
 from libc.math cimport isfinite
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint64_t
 
-from fastmlp._core.kernels cimport fm_samples
+from fastmlp._core.kernels cimport fm_flush_subnormals, fm_samples, fm_set_control
 from fastmlp._core.net cimport BoundData, BoundNet, bound_data
 from fastmlp._core.signals cimport SignalWatch, now
 
@@ -62,6 +62,7 @@ cdef class PerSampleTrainer:
         cdef Py_ssize_t epoch, end, n = order.shape[0] // sums.shape[0]
         cdef bint stop = False
         cdef double began
+        cdef uint64_t control
         if order.shape[0] != n * sums.shape[0] or sums.shape[1] != 5:
             raise ValueError(f"sums: expected shape ({sums.shape[0]}, 5) for as many equal passes")
         if rates.shape[0] != order.shape[0]:
@@ -73,6 +74,7 @@ cdef class PerSampleTrainer:
         for slot in range(2):
             run.values[slot], run.lists[slot] = &values[slot, 0], &lists[slot, 0]
         with nogil:
+            control = fm_flush_subnormals()
             self.bound.copy_transposed()
             for epoch in range(sums.shape[0]):
                 began, end = now(), (epoch + 1) * n
@@ -85,6 +87,7 @@ cdef class PerSampleTrainer:
                 sums[epoch, 4] = now() - began
                 if stop:
                     break
+            fm_set_control(control)
         # Here and not in Python, where a signal could come between the steps and their number.
         self.state.step += run.steps
         watch.reraise()

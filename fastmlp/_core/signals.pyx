@@ -5,7 +5,10 @@ the thread that called the loop; no handler of its own is installed.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from fastmlp._core.kernels cimport fm_keep_subnormals, fm_set_control
 
 cdef double INTERVAL = 0.05
 
@@ -28,12 +31,13 @@ cdef class SignalWatch:
         return self.look()
 
     cdef bint look(self) noexcept with gil:
+        cdef uint64_t control = fm_keep_subnormals()  # for the handlers
         try:
             PyErr_CheckSignals()
         except BaseException as error:
             self.error = error
-            return True
-        return False
+        fm_set_control(control)
+        return self.error is not None
 
     def reraise(self):
         """Raise what the handler raised, if it did."""

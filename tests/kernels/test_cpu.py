@@ -160,6 +160,7 @@ def test_wide_instructions_stay_in_their_files(path):
 
 SUBNORMALS = """
 import ctypes
+import signal
 import sys
 import warnings
 
@@ -205,11 +206,30 @@ for isa in cpu.supported_isas():
     network.fit(X, y, optimizer=SGD(0.1), epochs=1, batch_size=1)
     assert control() == before, isa
     check()
+
+seen = []
+
+
+def handle(*_):
+    seen.append(control())
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGALRM, handle)
+for batch_size in (1, 64):
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        network.fit(X, y, optimizer=SGD(1e-3), epochs=1_000_000, batch_size=batch_size)
+    except KeyboardInterrupt:
+        check()
+assert seen == [before, before] == [control()] * 2
 print("done")
 """
 
 
 def test_subnormals_stay_on(run_python):
-    """After an import and fits, in this thread and in the threads that the kernels use."""
+    """After an import and fits, in this thread and in the threads that the kernels use; and in a
+    signal handler that runs inside of a fit.
+    """
     has_mxcsr = X86 and platform.libc_ver()[0] == "glibc"
     assert run_python(SUBNORMALS, "mxcsr" if has_mxcsr else "other") == "done\n"

@@ -304,6 +304,20 @@ def test_samples_of_weight_0_count_for_nothing(isa, dtype):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
+def test_subnormal_moments_fall_to_zero(isa, dtype, n_threads):
+    """Without a flush rounding keeps 0.9 times four of the smallest numbers at four of them."""
+    network = make_network([20, 9, 3], ["relu", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 8, 4, labels=True)
+    data.X[...] = 0
+    run = Run(load_compiled(), network, Adam(), data, [])
+    (moments, _), *_ = run.state.moments[0].pairs()
+    moments[...] = 4 * np.finfo(dtype).smallest_subnormal
+    scalars = Adam().scalars(np.full(2, 0.01), np.arange(1, 3))
+    run.trainer.core.epochs(np.arange(8), scalars, n_threads, np.zeros((1, 5)), np.zeros(2))
+    assert not moments.any()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("bad", [0, 17, 39])
 def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad, n_threads):
     network = make_network([9, 12, 5], ["tanh", "identity"], "mse", dtype)

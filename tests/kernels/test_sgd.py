@@ -304,6 +304,19 @@ def test_weights_only_switch_samples_off(isa, dtype):
     assert np.array_equal(parameters.flat, others.flat)
 
 
+def test_subnormal_numbers_are_zero(isa, dtype):
+    network = make_network([20, 3], ["identity"], "mse", dtype)
+    data = make_data(network[0], 4, 1)
+    data.X[...] = np.finfo(dtype).smallest_subnormal
+    data.Y[...] = np.finfo(dtype).max ** 0.25
+    parameters, core = core_of(network, data)
+    (W, b), *_ = parameters.pairs()
+    W[...] = 0
+    epoch(core, np.arange(4), np.full(4, 0.1))
+    assert not W.any()
+    assert b.all()
+
+
 @pytest.mark.parametrize("bad", [0, 7, 29])
 def test_an_epoch_stops_at_the_first_loss_that_is_not_finite(isa, dtype, bad):
     network = make_network([9, 7, 3], ["relu", "identity"], "mse", dtype)
