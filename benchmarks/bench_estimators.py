@@ -31,14 +31,15 @@ from sklearn.neural_network import MLPClassifier as Theirs
 
 from fastmlp import MLPClassifier
 from fastmlp.bench.machine import OtherLoad
+from fastmlp.bench.measuring import PAUSE
 from fastmlp.bench.problems import load_problem
+from fastmlp.bench.remote import clean_environment
 from fastmlp.bench.table import MOST_OTHER_LOAD, in_seconds
 from fastmlp.bench.terminal import status_line, wide_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PAUSE = 0.05
 GRID = {
     "alpha": [1e-4, 1e-3, 1e-2],
     "learning_rate_init": [1e-3, 3e-3],
@@ -128,6 +129,7 @@ class Child:
     def __init__(self, number: int, kind: str):
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", str(number), kind],
+            env=clean_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -22,7 +22,14 @@ from fastmlp.bench.peak import measure_peak
 from fastmlp.bench.peers import PEERS
 from fastmlp.bench.peers.base import Job, Score
 from fastmlp.bench.problems import PROBLEMS, Problem, load_problem
-from fastmlp.bench.remote import Measurement, Remote, SkippedError, environment
+from fastmlp.bench.remote import (
+    OURS,
+    Measurement,
+    Remote,
+    SkippedError,
+    clean_environment,
+    environment,
+)
 from fastmlp.bench.results import PeerResult, Run, WorkloadResult
 from fastmlp.bench.table import in_units, table
 from fastmlp.bench.whole_process import Program, raw_files
@@ -371,6 +378,13 @@ def test_children_get_threads_and_nothing_else_of_ours(monkeypatch):
     assert "FASTMLP_BACKEND" not in own
     assert "FASTMLP_ISA" not in own
     assert environment(1, "avx2")["FASTMLP_ISA"] == "avx2"
+    for name in ("FASTMLP_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    plain = clean_environment()
+    assert not {*OURS, "OMP_NUM_THREADS"} & set(plain)
+    assert plain["PYTHONPATH"] == own["PYTHONPATH"]
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", "3")
+    assert "FASTMLP_NUM_THREADS" not in clean_environment()
 
 
 def test_what_others_take_is_a_share():

@@ -18,12 +18,12 @@ from fastmlp.bench.workloads import WORKLOADS, Task, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["run"]
+__all__ = ["PAUSE", "run"]
 
 Participant = Remote | Program
 
-PAUSE = 0.05
-"""Seconds before each turn: a peer's threads go on spinning for milliseconds after its work."""
+PAUSE = 0.15
+"""Seconds before each turn: OpenBLAS's threads go on spinning for 90 ms after their work."""
 
 
 def run(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastmlp.bench.peers import PeerRecord
     from fastmlp.bench.workloads import Workload
 
-__all__ = ["Measurement", "Remote", "SkippedError", "environment"]
+__all__ = ["Measurement", "Remote", "SkippedError", "clean_environment", "environment"]
 
 
 class SkippedError(Exception):
@@ -133,12 +133,17 @@ class Remote:
 GRACE = 5.0  # seconds to end in
 
 
+def clean_environment() -> dict[str, str]:
+    """Of a child that runs this fastmlp and chooses kernels and threads by itself."""
+    folders = [str(Path(fastmlp.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    own = {name: value for name, value in os.environ.items() if name not in OURS}
+    return own | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
+
+
 def environment(n_threads: int, isa: str | None) -> dict[str, str]:
     """Of a child that may use so many threads, whichever library it uses."""
-    own = {name: value for name, value in os.environ.items() if name not in OURS}
+    own = clean_environment()
     threads = {f"{name}_NUM_THREADS": str(n_threads) for name in POOLS}
-    folders = [str(Path(fastmlp.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    own["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     # jax asks for its threads by the CPUs it may use; with one, its products need no pool either.
     if n_threads == 1:
         own["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
