@@ -53,18 +53,7 @@ class RewindableOrder:
 def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:
     """The samples 0 to n - 1 in the order of an epoch; see `Network.fit`."""
     if callable(shuffle):
-        order = np.ascontiguousarray(shuffle(rng, n))
-        if order.ndim != 1 or order.dtype.kind not in "iu" or order.size == 0:
-            raise ValueError(
-                "shuffle: expected a function that returns numbers of samples, shape (m,), got "
-                f"{order.dtype} of shape {order.shape}"
-            )
-        if order.min() < 0 or order.max() >= n:
-            raise ValueError(
-                f"shuffle: expected numbers of samples from 0 to {n - 1}, got {order.min()} to "
-                f"{order.max()}"
-            )
-        return order.astype(np.intp, copy=False)
+        return _checked_order(shuffle(rng, n), n)
     if not isinstance(shuffle, str):
         return rng.permutation(n) if shuffle else np.arange(n)
     runs = rng.permutation(-(-n // RUN_ROWS))
@@ -75,11 +64,28 @@ def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:
     return order
 
 
+def _checked_order(given: Any, n: int) -> Array:
+    order = np.ascontiguousarray(given)
+    if order.ndim != 1 or order.dtype.kind not in "iu" or order.size == 0:
+        raise ValueError(
+            "shuffle: expected a function that returns numbers of samples, shape (m,), got "
+            f"{order.dtype} of shape {order.shape}"
+        )
+    if order.min() < 0 or order.max() >= n:
+        raise ValueError(
+            f"shuffle: expected numbers of samples from 0 to {n - 1}, got {order.min()} to "
+            f"{order.max()}"
+        )
+    return order.astype(np.intp, copy=False)
+
+
 def sample_orders(rng: np.random.Generator, n: int, shuffle: Shuffle, n_epochs: int) -> Array:
     """What so many calls of `sample_order` give, one behind the other."""
     if shuffle is True:  # the same draws; 1.3 us an order of 120 samples where a call takes 3.4
         orders = np.tile(np.arange(n), (n_epochs, 1))
         return rng.permuted(orders, axis=1, out=orders).ravel()
+    if isinstance(shuffle, RewindableOrder):
+        return _checked_order(np.concatenate([shuffle(rng, n) for _ in range(n_epochs)]), n)
     return np.concatenate([sample_order(rng, n, shuffle) for _ in range(n_epochs)])
 
 

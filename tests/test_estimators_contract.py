@@ -238,6 +238,10 @@ def test_names_of_columns_are_kept():
         model.predict(X)
     with pytest.raises(ValueError, match="feature names"):
         model.predict(frame.rename(columns={"a": "z"}))
+    model.fit(X[:, :3], Y)  # an array has none
+    assert not hasattr(model, "feature_names_in_")
+    assert model.n_features_in_ == 3
+    model.predict(X[:, :3])
 
 
 def test_validation_data_is_routed_and_transformed():

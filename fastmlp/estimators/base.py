@@ -311,7 +311,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
         """X as a dense float array, y as an array of one or two dimensions."""
-        if not reset and self._plain(X, (np.float64, np.float32)) and _plain_targets(y, len(X)):
+        floats = np.float64, np.float32
+        if self._plain(X, floats, reset) and _plain_targets(y, len(X)):
+            if reset:
+                self.n_features_in_ = X.shape[1]
+                self.__dict__.pop("feature_names_in_", None)
             return X, y
         X, y = validate_data(
             self,
@@ -320,7 +324,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             accept_sparse=FORMATS,
             multi_output=True,
             y_numeric=is_regressor(self),
-            dtype=(np.float64, np.float32),
+            dtype=floats,
             reset=reset,
         )
         if y.ndim == 2 and y.shape[1] == 1 and not issparse(y):
@@ -652,15 +656,15 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 predictor(np.ascontiguousarray(X), out)
         return out
 
-    def _plain(self, X: Any, dtypes: tuple[Any, ...]) -> bool:
+    def _plain(self, X: Any, dtypes: tuple[Any, ...], reset: bool = False) -> bool:
         """Whether validate_data would give `X` back as it is, found in a hundredth of its time."""
         return (
             type(X) is np.ndarray
             and X.dtype in dtypes
             and X.ndim == 2
-            and X.shape[0] > 0
-            and X.shape[1] == self.n_features_in_
-            and not hasattr(self, "feature_names_in_")
+            and X.size > 0
+            and (reset or X.shape[1] == self.n_features_in_)
+            and (reset or not hasattr(self, "feature_names_in_"))
             and all_finite(X)
         )
 
