@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmlp import SGD, Adam, AdamW
-from fastmlp.arena import Arena, aligned_empty, huge_pages_empty, leading_dimension
+from fastmlp.arena import Arena, aligned_empty, all_finite, huge_pages_empty, leading_dimension
 
 SHAPES = [
     *(("0.W", (5, 16), True), ("0.b", (16,), False)),
@@ -150,3 +150,20 @@ def test_an_arena_over_given_memory_uses_it_where_it_lies():
     for wrong in (flat[1:], flat.astype(np.float32), np.zeros(2 * len(flat))[::2]):
         with pytest.raises(ValueError, match="flat: expected a contiguous array"):
             own.over(wrong)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (37,), (5, 8), (0, 3)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_all_finite(dtype, shape, bad):
+    values = np.full(shape, np.finfo(dtype).max, dtype)  # the sum overflows
+    assert all_finite(values)
+    for flat in range(values.size):
+        for one in (np.ones(shape, dtype), values.copy("F")):
+            one[np.unravel_index(flat, shape)] = bad
+            assert not all_finite(one)
+
+
+def test_infinities_that_cancel_are_not_finite(dtype):
+    assert not all_finite(np.array([np.inf, -np.inf], dtype))
+    assert not all_finite(np.array([1, 0, np.inf, 0], dtype)[::2])
+    assert all_finite(np.arange(300).astype(np.uint8))
