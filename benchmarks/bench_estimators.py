@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 sys.path.append(str(Path(__file__).parents[1]))  # where fastmlp is built in place, not installed
@@ -30,7 +30,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier as Theirs
 
 from fastmlp import MLPClassifier
-from fastmlp.bench.machine import OtherLoad
+from fastmlp.bench.machine import OtherLoad, keep_busy
 from fastmlp.bench.measuring import PAUSE
 from fastmlp.bench.problems import load_problem
 from fastmlp.bench.remote import clean_environment
@@ -171,7 +171,7 @@ def measure(number: int, repeats: int) -> Result:
         for turn in range(repeats + 1):
             figures = []
             for child, times in zip(children, (result.theirs, result.ours), strict=True):
-                sleep(PAUSE)
+                keep_busy(PAUSE)
                 seconds, figure = child.turn()
                 figures.append(figure)
                 if turn:  # the first one warms up

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +13,7 @@ from typing import Any
 
 from fastmlp import config, runtime
 
-__all__ = ["OtherLoad", "cpus_for", "describe_machine", "versions"]
+__all__ = ["OtherLoad", "cpus_for", "describe_machine", "keep_busy", "versions"]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -48,6 +50,23 @@ def cpus_for(n_threads: int) -> list[int]:
     allowed = _allowed()
     first = _one_per_core(allowed)
     return [*reversed(first), *(cpu for cpu in allowed if cpu not in first)][:n_threads]
+
+
+def keep_busy(seconds: float) -> None:
+    """Let every CPU that this process may use work for so long.
+
+    A host often puts virtual CPUs that wake up on one core together, and finds them another one
+    only after some 50 ms of work: until then two threads are as fast as one.
+    """
+    end = perf_counter() + seconds
+
+    def work(_: int) -> None:
+        while perf_counter() < end:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 1000)  # without Python's lock, 0.3 ms
+
+    cpus = len(_allowed())
+    with ThreadPoolExecutor(cpus) as pool:
+        list(pool.map(work, range(cpus)))
 
 
 class OtherLoad:

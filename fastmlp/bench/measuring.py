@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from time import sleep
 from typing import TYPE_CHECKING
 
 from fastmlp import config
-from fastmlp.bench.machine import OtherLoad, describe_machine, versions
+from fastmlp.bench.machine import OtherLoad, describe_machine, keep_busy, versions
 from fastmlp.bench.peers import PEERS, PeerRecord
 from fastmlp.bench.problems import load_problem
 from fastmlp.bench.remote import Remote, SkippedError
@@ -22,8 +21,9 @@ __all__ = ["PAUSE", "run"]
 
 Participant = Remote | Program
 
-PAUSE = 0.15
-"""Seconds before each turn: OpenBLAS's threads go on spinning for 90 ms after their work."""
+PAUSE = 0.2
+"""Seconds before each turn, in which every CPU is kept busy: OpenBLAS's threads go on spinning for
+90 ms after their work, and CPUs that have slept are slow, see `keep_busy`."""
 
 
 def run(
@@ -147,7 +147,7 @@ def _take_turns(
             if turn > repeats and peer.score is not None:
                 continue
             say(f"{section.workload.name}: {peer.label}, turn {turn} of {repeats}")
-            sleep(PAUSE)
+            keep_busy(PAUSE)
             try:
                 measurement = participant.measure()
             except SkippedError as reason:
