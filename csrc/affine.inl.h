@@ -116,6 +116,18 @@ EACH(FM_STRIP_ROWS, DEFINE_T)
 static const FN(tile_function)
 FN(tiles_t)[FM_STRIP_ROWS][FM_STRIP_VECTORS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_T)};
 
+/* Forward tiles of the same shape, for the same reason, where columns of x are left out: in 6 samples
+ * of MNIST 44% of the pixels are not all 0, in 13 samples 51%. */
+#if FM_STRIP_VECTORS == 4
+#define DEFINE_S(mr) DEFINE_TILES(n, 0, mr, 3) DEFINE_TILES(n, 0, mr, 4)
+#define TABLE_S(mr) {TILES(n, mr, 1) TILES(n, mr, 2) TILES(n, mr, 3) TILES(n, mr, 4)},
+EACH(FM_STRIP_ROWS, DEFINE_S)
+#else
+#define TABLE_S(mr) {TILES(n, mr, 1) TILES(n, mr, 2)},
+#endif
+static const FN(tile_function)
+FN(tiles_s)[FM_STRIP_ROWS][FM_STRIP_VECTORS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_S)};
+
 /* One row alone has too few chains to hide the latency of a multiply-add (4 cycles, 2 a cycle): it
  * takes eight vectors at once. */
 DEFINE_TILE(n, 0, 1, 8, 0, 0)
@@ -130,8 +142,13 @@ typedef struct {
   ptrdiff_t stride;
 } FN(column_lists);
 
-/* Rows are divided evenly into blocks of at most FM_TILE_ROWS, so that no last block is thin. */
-#define N_BLOCKS(m) (((m) + FM_TILE_ROWS - 1) / FM_TILE_ROWS)
+/* Rows are divided evenly into blocks of at most this many, so that no last block is thin. Where
+ * columns of x are left out, blocks are lower, but for products of a panel's width or less. */
+INLINE ptrdiff_t FN(block_rows)(ptrdiff_t n, int skipping) {
+  return skipping && n > 2 * VL ? FM_STRIP_ROWS : FM_TILE_ROWS;
+}
+
+#define N_BLOCKS(m, most) (((m) + (most) - 1) / (most))
 
 /* z = init + x w.  x (m, k), w (k, n), init (n,) or NULL  IN;  z (m, n)  OUT
  * lists: NULL, or the columns of x that matter to each block of rows.
@@ -139,7 +156,9 @@ typedef struct {
 static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t ldx,
                         const REAL *w, ptrdiff_t ldw, const REAL *init, REAL *z, ptrdiff_t ldz,
                         const FN(column_lists) * lists) {
-  const ptrdiff_t n_blocks = N_BLOCKS(m);
+  const ptrdiff_t most = FN(block_rows)(n, lists != NULL), n_blocks = N_BLOCKS(m, most);
+  const int low = most < FM_TILE_ROWS;
+  const ptrdiff_t panel = (low ? FM_STRIP_VECTORS : 2) * VL;
   FN(tile_job) job = {.k = k, .ldx = ldx, .ldw = ldw, .ldz = ldz, .tail = VL};
   ptrdiff_t j = 0;
   if (m == 1)
@@ -152,8 +171,8 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
         FN(tile_n_1_8_00)(&job);
       }
     }
-  for (; j < n; j += 2 * VL) {
-    const ptrdiff_t width = n - j < 2 * VL ? n - j : 2 * VL, nv = (width + VL - 1) / VL;
+  for (; j < n; j += panel) {
+    const ptrdiff_t width = n - j < panel ? n - j : panel, nv = (width + VL - 1) / VL;
     job.tail = width - (nv - 1) * VL;
     job.w = w + j, job.init = init ? init + j : NULL;
     for (ptrdiff_t block = 0; block < n_blocks; block++) {
@@ -161,7 +180,8 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
       job.x = x + i * ldx, job.z = z + i * ldz;
       job.z += j;
       if (lists) job.list = lists->columns + block * lists->stride, job.k = lists->counts[block];
-      FN(tiles_n)[rows - 1][nv - 1][job.tail < VL][lists != NULL](&job);
+      (low ? FN(tiles_s)[rows - 1][nv - 1]
+           : FN(tiles_n)[rows - 1][nv - 1])[job.tail < VL][lists != NULL](&job);
     }
   }
 }

@@ -22,6 +22,23 @@ INLINE void FN(nonzero_bits)(ptrdiff_t k, const REAL *x, uint8_t *bits) {
   }
 }
 
+/* Lists `first` and on for the bits that are set; returns how many. list has room for 16 more. */
+INLINE ptrdiff_t FN(list_bits)(uint64_t bits, ptrdiff_t first, int32_t *list) {
+  ptrdiff_t count = 0;
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+  __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  place = _mm512_add_epi32(place, _mm512_set1_epi32((int32_t)first));
+  for (; bits; bits >>= 16) {
+    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32((__mmask16)bits, place));
+    place = _mm512_add_epi32(place, _mm512_set1_epi32(16));
+    count += __builtin_popcountll(bits & 0xffff);
+  }
+#else
+  for (; bits; bits &= bits - 1) list[count++] = (int32_t)(first + __builtin_ctzll(bits));
+#endif
+  return count;
+}
+
 /* Lists the columns with a bit in any of m rows; returns how many.
  * bits (m, k)  IN;  list (k + 16,)  OUT */
 INLINE ptrdiff_t FN(list_columns)(ptrdiff_t m, ptrdiff_t k, const uint8_t *bits, ptrdiff_t ld,
@@ -35,7 +52,7 @@ INLINE ptrdiff_t FN(list_columns)(ptrdiff_t m, ptrdiff_t k, const uint8_t *bits,
       any |= word;
     }
     if (k - j < 64) any &= ((uint64_t)1 << (k - j)) - 1;
-    for (; any; any &= any - 1) list[count++] = (int32_t)(j + __builtin_ctzll(any));
+    count += FN(list_bits)(any, j, list + count);
   }
   return count;
 }
