@@ -30,7 +30,7 @@ COMMON_FLAGS = ["-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
-    avx2 = ["-mavx2", "-mfma"]
+    avx2 = ["-mavx2", "-mfma", "-mprfchw"]
     avx512 = [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
     ISA_FLAGS |= {"avx2": avx2, "avx512": [*avx512, "-mprefer-vector-width=512"]}
 elif platform.machine().lower() in ("aarch64", "arm64"):

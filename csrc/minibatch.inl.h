@@ -473,7 +473,8 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
       if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
       if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
       REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
-      FN(update_rows)(&weights_update, rows, n, ld, g, w, s0 ? s0 + i * ld : NULL,
+      const ptrdiff_t ahead = n_parts > 1 && strip + 1 < end ? rows * ld : 0; /* the next strip */
+      FN(update_rows)(&weights_update, rows, n, ld, ahead, g, w, s0 ? s0 + i * ld : NULL,
                       s1 ? s1 + i * ld : NULL);
       /* Whole vectors of rows, as soon as they are there. */
       const ptrdiff_t ready = i + rows - copied, some = strip + 1 < end ? ready % VL : 0;

@@ -58,6 +58,7 @@ INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *
     for (ptrdiff_t j = 0; j < n; j += VL) {                                                        \
       const ptrdiff_t i = row * ld + j, lanes = n - j < VL ? n - j : VL;                           \
       vec s0 = {0}, s1 = {0};                                                                      \
+      __builtin_prefetch(w + ahead + i, 1);                                                        \
       if (lanes == VL) {                                                                           \
         vec w_old = vload(w + i);                                                                  \
         if (n_states > 0) s0 = vload(s0_data + i);                                                 \
@@ -79,9 +80,12 @@ INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *
     }
 
 /* g (rows, n)  IN;  w, s0, s1 (rows, n)  IN and OUT; rows of all lie ld apart; states that the rule
- * does not have may be NULL */
+ * does not have may be NULL.
+ * On the way it asks for the right to write w that lies `ahead` elements behind: other threads have
+ * read it. */
 static void FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld,
-                            const void *gradient, void *parameters, void *state0, void *state1) {
+                            ptrdiff_t ahead, const void *gradient, void *parameters, void *state0,
+                            void *state1) {
   const REAL *restrict g = gradient;
   REAL *restrict w = parameters, *restrict s0_data = state0, *restrict s1_data = state1;
   const update_vectors u = {.beta1 = vset1((REAL)update->beta1),
@@ -106,7 +110,7 @@ static void FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t n
 /* g (n,)  IN;  w, s0, s1 (n,)  IN and OUT */
 static void FN(optimizer_update)(const fm_update *update, ptrdiff_t n, const void *gradient,
                                  void *parameters, void *state0, void *state1) {
-  FN(update_rows)(update, 1, n, n, gradient, parameters, state0, state1);
+  FN(update_rows)(update, 1, n, n, 0, gradient, parameters, state0, state1);
 }
 #undef UPDATE_LOOP
 #undef update_vectors
