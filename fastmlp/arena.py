@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Arena", "Segment", "aligned_empty", "all_finite", "leading_dimension"]
+__all__ = [
+    "Arena",
+    "Segment",
+    "aligned_empty",
+    "all_finite",
+    "huge_pages_empty",
+    "leading_dimension",
+]
 
 CACHE_LINE = 64
 CONFLICT_STRIDE = 512

@@ -45,8 +45,8 @@ typedef struct {
   _Alignas(64) atomic_int arrived;
   _Alignas(64) atomic_uint phase;
   atomic_int sleepers;
-  _Alignas(64)
-      atomic_uint seen[FM_SEEN]; /* of each thread: FM_CPUS times its phase, plus its CPU */
+  /* Of each thread: FM_CPUS times its phase, plus its CPU. */
+  _Alignas(64) atomic_uint seen[FM_SEEN];
 } fm_barrier;
 
 static inline void fm_pause(void) {
