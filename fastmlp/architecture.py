@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Architecture:
     def n_outputs(self) -> int:
         return self.widths[-1]
 
-    @property
+    @cached_property
     def widths(self) -> list[int]:
         """Inputs and units of each layer: n_inputs, n_units, ..., n_outputs."""
         widths = [self.n_inputs]

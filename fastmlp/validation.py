@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 Array = np.ndarray
+UINT8 = np.dtype(np.uint8)
 
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
@@ -55,7 +56,7 @@ def check_inputs(
         raise ValueError(f"{name}: expected {architecture.n_inputs} columns, got shape {X.shape}")
     if X.shape[0] == 0:
         raise ValueError(f"{name}: expected at least 1 sample, got shape {X.shape}")
-    pixels = X.dtype == np.uint8
+    pixels = X.dtype == UINT8
     if is_large_map(X):
         mapped = MappedRows(X, X.dtype if pixels else architecture.dtype)
         for rows in [] if pixels else row_blocks(mapped):
@@ -67,7 +68,8 @@ def check_inputs(
         if finite:
             check_finite(X, name)
     # NumPy's products of unaligned arrays round in another order.
-    return np.require(X, requirements=["C", "ALIGNED"])
+    fits = X.flags.c_contiguous and X.flags.aligned
+    return X if fits else np.require(X, requirements=["C", "ALIGNED"])
 
 
 def scale_pixels(X: Array | MappedRows, dtype: np.dtype) -> Array:
@@ -199,13 +201,14 @@ def _check_labels(Y: Array, n_outputs: int, loss: Loss, name: str) -> Array:
 def _numeric_array(values: Any, name: str) -> Array:
     # scipy.sparse matrices and arrays have toarray(); SciPy itself need not be imported for that.
     try:
-        values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-        if values.dtype == object:
+        if type(values) is not np.ndarray:
+            values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+        if values.dtype.kind == "O":
             # Python's own numbers get NumPy's type for them: labels stay integers.
             values = np.asarray(values.tolist())
     except ValueError as error:
         raise ValueError(f"{name}: expected rows of equal length ({error})") from None
-    if values.dtype == object:
+    if values.dtype.kind == "O":
         try:
             values = values.astype(np.float64)
         except (TypeError, ValueError, OverflowError) as error:
