@@ -44,7 +44,7 @@ class Callback:
         """Before the first epoch; `n_samples` is None for chunks, which nobody has counted."""
 
     def epochs_at_once(self) -> int:
-        """How many of the next epochs may run before it is told of them; asked before each.
+        """How many of the next epochs, at least 1, may run before it is told; asked anew then.
 
         Where all callbacks allow several, short epochs run together, up to so many:
         `on_epoch_begin` is called before the first alone, `on_epoch_end` behind the last (or where

@@ -430,6 +430,8 @@ class Network:
         those of one array of all samples, bit for bit, wherever it is cut. An exception of the
         iterable, or of a chunk that does not fit (it names the chunk, counted from 0), ends the
         fit; the network is as the last finished block of batches left it.
+
+        The compiled core takes subnormal numbers (below 1.2e-38 in float32) for 0 while it trains.
         """
         return train(
             self,

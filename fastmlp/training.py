@@ -105,13 +105,15 @@ def fit(
                 history.stop_reason = type(enders[0]).__name__
                 return history
             start.take()
-            n = min([together, end - epoch, *(c.epochs_at_once() for c in callbacks)])
+            n = min(together, end - epoch, _unseen_epochs(callbacks, together))
             done = run.epochs(epoch, n, start)
-            if n > 1 and not run.finite(done):  # again, one by one, up to that which diverged
+            finite = run.finite(done)
+            if n > 1 and not finite:  # again, one by one, up to that which diverged
                 start.restore()
                 run.rewind_orders()
                 together, done = 1, run.epochs(epoch, 1, start)
-            if not run.finite(done):
+                finite = run.finite(done)
+            if not finite:
                 start.restore()
                 raise DivergenceError(
                     f"training diverged in epoch {epoch} at learning rate {done.first_rate:g}: the "
@@ -222,6 +224,14 @@ def _check_callbacks(callbacks: Iterable[Any]) -> list[Callback]:
         if callback.every_n_steps is not None:
             check_count(callback.every_n_steps, f"callbacks[{i}].every_n_steps")
     return sorted(callbacks, key=lambda callback: callback.order)
+
+
+def _unseen_epochs(callbacks: Sequence[Callback], most: int) -> int:
+    """As many of the next epochs as no callback wants to see before they end, at most `most`."""
+    for callback in callbacks:
+        name = f"{type(callback).__name__}.epochs_at_once()"
+        most = min(most, check_count(callback.epochs_at_once(), name))
+    return most
 
 
 def _restore(callback: Callback, network: Network, resumed: list[CallbackState]) -> None:

@@ -398,6 +398,13 @@ def test_it_ends_the_fit_behind_its_epochs(net, data):
     assert (len(history), history.stop_reason) == (3, "Patient")
 
 
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (2.5, TypeError)])
+def test_no_number_of_epochs_at_once(net, data, n, error):
+    with pytest.raises(error, match=r"Patient\.epochs_at_once\(\): expected"):
+        net.fit(*data, epochs=5, callbacks=[Patient(n)])
+    assert len(net.history) == 0
+
+
 def test_it_is_told_of_the_epochs_before_an_exception(net, data, monkeypatch):
     """Of those that were finished, behind the steps."""
 

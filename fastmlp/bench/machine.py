@@ -1,4 +1,4 @@
-"""The machine that a result belongs to, and which of its processors a measurement gets."""
+"""The machine that a result belongs to, its processors for a measurement, kept awake."""
 
 from __future__ import annotations
 
