@@ -55,7 +55,7 @@ INLINE vec FN(selu_backward)(vec d, vec z, vec a) {
 INLINE vec FN(sigmoid_forward)(vec z) { return vsigmoid(z); }
 INLINE vec FN(sigmoid_backward)(vec d, vec z, vec a) {
   (void)z;
-  return d * a * (1 - a);
+  return d * (a * (1 - a));
 }
 
 /* tanh; (1 - a) (1 + a) */

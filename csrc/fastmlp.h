@@ -141,12 +141,16 @@ typedef struct {
   double *losses;       /* (n,) each sample's loss times its weight */
 } fm_batch;
 
-/* Samples to take one by one, and room for the features of two. */
+/* So many samples are read together where they are taken one by one; Z, A and D need rows for twice
+ * as many. */
+enum { FM_TOGETHER = 4 };
+
+/* Samples to take one by one, and room for the features of two blocks of them. */
 typedef struct {
   const ptrdiff_t *order; /* (n,) rows of the data */
   const double *rates;    /* (n,) */
   ptrdiff_t n, steps;     /* steps: those taken so far */
-  void *values[2];        /* (n_features + 16,) of the table's dtype */
+  void *values[2];        /* (FM_TOGETHER, n_features + 16) of the table's dtype */
   int32_t *lists[2];      /* (n_features + 16,) */
   double *losses;         /* (n,) each sample's loss */
 } fm_samples;

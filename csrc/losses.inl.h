@@ -439,7 +439,7 @@ INLINE ptrdiff_t FN(softmax_cross_entropy_label)(ptrdiff_t n, const REAL *z, int
   const vec outputs = e * top;
   const vec one_hot = vfill((vec){0}, label, 1) - vfill((vec){0}, label + 1, 1);
   vstoren(a, outputs, n);
-  vstoren(d, factor * (outputs - one_hot), n);
+  vstoren(d, vfma(e, vset1(factor / sum), -factor * one_hot), n);
   *loss = log((double)sum) - ((double)z[label] - (double)largest);
   return __builtin_ctz(vnonzero(vblend(vlt(outputs, vset1(top)), (vec){0}, ones))) == label;
 }

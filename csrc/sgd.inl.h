@@ -1,231 +1,385 @@
-/* Plain stochastic gradient descent, sample by sample: forward, back, update, nothing stored
- * between.
+/* Plain stochastic gradient descent, sample by sample: forward, back, update.
  *
- * A sample's non-zero features are listed once; the first layer's rows of zeros are neither read
- * nor written (81% of MNIST). Every product here is a sum of rows of W (forward) or of its
- * transposed copy (back), so there are no horizontal sums; both copies are updated in place.
+ * Samples are taken up in blocks of four, and the first layer's weights are read and written once a
+ * block. What a sample k of it owes to those before is the product of the samples:
+ *   x_k (W + sum_j x_j^T d_j) = x_k W + sum_j (x_k . x_j) d_j,  d = -lr dZ, j before k
+ * which is one sample after the other, in another order of sums. Features that are 0 in a whole
+ * block are listed nowhere: their rows of W are neither read nor written (61% of MNIST).
  *
- * A sample is a chain of short operations that wait for each other. What has to be done anyway runs
- * beside them, a piece at a time, in the order of the program: the processor looks some hundred
- * instructions ahead. None of it changes a bit of what one sample after the other would give.
+ * In the layers above, one pass over the weights makes the change of the sample before and takes
+ * the product; on the way back, one over their transposed copy takes the product and makes this
+ * sample's change. Every product is a sum of rows, so there are no horizontal sums.
+ *
+ * A sample is a chain of short operations that wait for each other. The features of the next block
+ * are read beside them, a piece at a time, in the order of the program: the processor looks some
+ * hundred instructions ahead. Vectors are whole: rows of all matrices here are padded with zeros,
+ * and stay so while parameters are finite.
  */
+enum { FN(PAIRS) = FM_TOGETHER * (FM_TOGETHER - 1) / 2 };
 
-/* A sample's features: its row of the data, or `values`, filled from pixels; and where it is not 0.
- * values, list: room for n_features and a vector more */
+/* Some samples' features. */
 typedef struct {
-  const REAL *x;
-  REAL *values;
-  int32_t *list;
-  ptrdiff_t n_nonzero;
-} FN(features);
-#define features FN(features)
+  ptrdiff_t n;                    /* samples; places from n on repeat the first */
+  ptrdiff_t row;                  /* where theirs begin in Z, A and D */
+  const char *rows[FM_TOGETHER];  /* of the data */
+  const char *ahead[FM_TOGETHER]; /* those of the block behind it */
+  ptrdiff_t n_listed;             /* features that are not 0 in all of them, */
+  int32_t *list;                  /* which ones, */
+  REAL *x;                        /* (FM_TOGETHER, n_listed) and their values, */
+  ptrdiff_t ldx;                  /* so far apart */
+  REAL products[FN(PAIRS)];       /* x_k . x_j for k = 1, 2, ..., j < k */
+} FN(block);
+#define block FN(block)
 
-/* Takes in the features from `start`, a multiple of 16, to `stop`. On the way it asks for those of
- * sample `ahead`, which in a random order come from memory: all at once the requests would keep the
- * loads behind them waiting (47 ms an epoch of MNIST against 37). */
-INLINE void FN(read_features)(features *f, const fm_data *data, ptrdiff_t sample, ptrdiff_t ahead,
-                              ptrdiff_t start, ptrdiff_t stop) {
-  const ptrdiff_t size = data->is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL);
-  const char *next = (const char *)data->X + ahead * data->ldx * size;
-  if (data->is_uint8) {
-    const uint8_t *restrict pixels = (const uint8_t *)data->X + sample * data->ldx;
-    REAL *restrict values = f->values;
-    for (ptrdiff_t j = start; j < stop; j++) values[j] = (REAL)pixels[j] * (REAL)(1.0 / 255);
+/* Takes up the samples from order[start] on, before order[stop]; of `end` in all the block behind
+ * may be. */
+INLINE void FN(open_block)(block *these, const fm_data *data, const ptrdiff_t *order,
+                           ptrdiff_t start, ptrdiff_t stop, ptrdiff_t end) {
+  const ptrdiff_t bytes = data->ldx * (data->is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL));
+  const ptrdiff_t last = end - 1;
+  these->n = stop - start < FM_TOGETHER ? stop - start : FM_TOGETHER;
+  these->n_listed = 0;
+  for (ptrdiff_t r = 0; r < FM_TOGETHER; r++) {
+    const ptrdiff_t at = r < these->n ? start + r : start < last ? start : last;
+    const ptrdiff_t later = start + FM_TOGETHER + r < last ? start + FM_TOGETHER + r : last;
+    these->rows[r] = (const char *)data->X + order[at] * bytes;
+    these->ahead[r] = (const char *)data->X + order[later] * bytes;
   }
-  const REAL *x = data->is_uint8 ? f->values : (const REAL *)data->X + sample * data->ldx;
-  int32_t *list = f->list;
-  ptrdiff_t count = start ? f->n_nonzero : 0, j = start;
-#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
-  /* Packed in a register: a compressing store is microcoded on Zen 4. */
-  __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  lane = _mm512_add_epi32(lane, _mm512_set1_epi32((int32_t)j));
-  for (; j + 16 <= stop; j += 16) {
-    for (ptrdiff_t i = 0; i < 16 * size; i += 64) __builtin_prefetch(next + j * size + i);
-    unsigned mask = 0;
-    for (ptrdiff_t i = 0; i < 16; i += VL) mask |= vnonzero(vload(x + j + i)) << i;
-    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32((__mmask16)mask, lane));
-    lane = _mm512_add_epi32(lane, _mm512_set1_epi32(16));
-    count += __builtin_popcount(mask);
-  }
-#endif
-  for (; j < stop; j++) {
-    if (j % 16 == 0)
-      for (ptrdiff_t i = 0; i < 16 * size; i += 64) __builtin_prefetch(next + j * size + i);
-    list[count] = (int32_t)j;
-    count += x[j] != 0;
-  }
-  f->x = x;
-  f->n_nonzero = count;
 }
 
-/* sum_of_rows for nv vectors of columns, the last one of `tail` lanes. Four chains of sums, i mod
- * 4, for the latency of a multiply-add. A changed row is stored before it is summed, or GCC would
- * load it twice. */
-INLINE void FN(sum_of_rows_panel)(const int nv, const int partial, ptrdiff_t k,
-                                  const REAL *restrict x, const int32_t *restrict index,
-                                  REAL *restrict w, ptrdiff_t ldw, const REAL *restrict b,
-                                  const REAL *restrict e, REAL *restrict z, ptrdiff_t tail) {
-  vec acc[4][2] = {{{0}}}, step[2] = {{0}};
-  for (int c = 0; e && c < nv; c++)
-    step[c] = partial && c == nv - 1 ? vloadn(e + c * VL, tail) : vload(e + c * VL);
-#define ADD_ROW(i, chain)                                                                          \
+/* n features from j on. */
+INLINE vec FN(load_features)(const int is_uint8, const char *row, ptrdiff_t j, ptrdiff_t n) {
+  if (!is_uint8) return n < VL ? vloadn((const REAL *)row + j, n) : vload((const REAL *)row + j);
+  uint8_t some[VL] = {0};
+  if (n < VL) memcpy(some, row + j, (size_t)n);
+  return vbytes(n < VL ? some : (const uint8_t *)row + j) * (REAL)(1.0 / 255);
+}
+
+/* Takes in up to a vector of features from j on. */
+INLINE void FN(read_vector)(const int is_uint8, block *these, ptrdiff_t j, ptrdiff_t n) {
+  vec x[FM_TOGETHER];
+  unsigned listed = 0;
+#pragma GCC unroll 4
+  for (int r = 0; r < FM_TOGETHER; r++) {
+    x[r] = FN(load_features)(is_uint8, these->rows[r], j, n);
+    listed |= vnonzero(x[r]);
+  }
+  int32_t *list = these->list + these->n_listed;
+  REAL *values = these->x + these->n_listed;
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+  /* Packed in a register: a compressing store is microcoded on Zen 4. */
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i at = _mm512_add_epi32(lane, _mm512_set1_epi32((int32_t)j));
+  _mm512_storeu_si512(list, _mm512_maskz_compress_epi32((__mmask16)listed, at));
+#pragma GCC unroll 4
+  for (int r = 0; r < FM_TOGETHER; r++)
+    vstore(values + r * these->ldx, vcompress((vmask)listed, x[r]));
+  these->n_listed += __builtin_popcount(listed);
+#else
+  ptrdiff_t count = 0;
+  for (ptrdiff_t lane = 0; lane < VL; lane++) {
+    list[count] = (int32_t)(j + lane);
+    for (int r = 0; r < FM_TOGETHER; r++) values[r * these->ldx + count] = x[r][lane];
+    count += listed >> lane & 1;
+  }
+  these->n_listed += count;
+#endif
+}
+
+/* Takes in the features from `start`, a multiple of 16, to `stop`. On the way it asks for those of
+ * the block behind, which in a random order come from memory: all at once the requests would keep
+ * the loads behind them waiting (47 ms an epoch of MNIST against 37). */
+INLINE void FN(read_features_as)(const int is_uint8, block *these, ptrdiff_t start,
+                                 ptrdiff_t stop) {
+  const ptrdiff_t size = is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL);
+  ptrdiff_t j = start;
+  for (; j + VL <= stop; j += VL) {
+    if (j * size % 64 == 0)
+#pragma GCC unroll 4
+      for (int r = 0; r < FM_TOGETHER; r++) __builtin_prefetch(these->ahead[r] + j * size);
+    FN(read_vector)(is_uint8, these, j, VL);
+  }
+  if (j < stop) FN(read_vector)(is_uint8, these, j, stop - j);
+}
+
+INLINE void FN(read_features)(block *these, const fm_data *data, ptrdiff_t start, ptrdiff_t stop) {
+  if (these->n <= 0) return;
+  if (data->is_uint8)
+    FN(read_features_as)(1, these, start, stop);
+  else
+    FN(read_features_as)(0, these, start, stop);
+}
+
+/* Products of the block's samples, from features that are listed: those that are not cannot change
+ * a bit of them. */
+INLINE void FN(multiply_samples)(block *these) {
+  vec products[FN(PAIRS)] = {{0}};
+  for (ptrdiff_t i = 0; i < these->n_listed; i += VL) {
+    const ptrdiff_t left = these->n_listed - i;
+    vec x[FM_TOGETHER];
+#pragma GCC unroll 4
+    for (int r = 0; r < FM_TOGETHER; r++) {
+      const REAL *values = these->x + r * these->ldx + i;
+      x[r] = left < VL ? vloadn(values, left) : vload(values);
+    }
+    int pair = 0;
+#pragma GCC unroll 4
+    for (int k = 1; k < FM_TOGETHER; k++)
+#pragma GCC unroll 4
+      for (int j = 0; j < k; j++, pair++) products[pair] = vfma(x[k], x[j], products[pair]);
+  }
+  for (int pair = 0; pair < FN(PAIRS); pair++) these->products[pair] = vsum(products[pair]);
+}
+
+/* Z = b + X W for the block's samples, nv vectors of columns.  Z (FM_TOGETHER, .)  OUT */
+INLINE void FN(block_forward_panel)(const int nv, const block *these, const REAL *restrict w,
+                                    ptrdiff_t ldw, const REAL *b, REAL *z, ptrdiff_t ldz) {
+  vec acc[FM_TOGETHER][2];
+  for (int c = 0; c < nv; c++)
+    for (int r = 0; r < FM_TOGETHER; r++) acc[r][c] = vload(b + c * VL);
+  const int32_t *restrict list = these->list;
+  const REAL *restrict x = these->x;
+  for (ptrdiff_t i = 0; i < these->n_listed; i++) {
+    const REAL *row = w + list[i] * ldw;
+    vec weights[2];
+    for (int c = 0; c < nv; c++) weights[c] = vload(row + c * VL);
+#pragma GCC unroll 4
+    for (int r = 0; r < FM_TOGETHER; r++) {
+      const vec value = vset1(x[r * these->ldx + i]);
+      for (int c = 0; c < nv; c++) acc[r][c] = vfma(value, weights[c], acc[r][c]);
+    }
+  }
+  for (int c = 0; c < nv; c++)
+    for (int r = 0; r < FM_TOGETHER; r++) vstore(z + r * ldz + c * VL, acc[r][c]);
+}
+
+/* W += X^T D and b += sum of D for the block's samples, nv vectors of columns. */
+INLINE void FN(block_update_panel)(const int nv, const block *these, const REAL *d, ptrdiff_t ldd,
+                                   REAL *restrict w, ptrdiff_t ldw, REAL *b) {
+  vec step[FM_TOGETHER][2];
+  for (int c = 0; c < nv; c++) {
+    vec bias = vload(b + c * VL);
+    for (int r = 0; r < FM_TOGETHER; r++) {
+      step[r][c] = vload(d + r * ldd + c * VL);
+      bias += step[r][c];
+    }
+    vstore(b + c * VL, bias);
+  }
+  const int32_t *restrict list = these->list;
+  const REAL *restrict x = these->x;
+  for (ptrdiff_t i = 0; i < these->n_listed; i++) {
+    REAL *row = w + list[i] * ldw;
+    vec weights[2];
+    for (int c = 0; c < nv; c++) weights[c] = vload(row + c * VL);
+#pragma GCC unroll 4
+    for (int r = 0; r < FM_TOGETHER; r++) {
+      const vec value = vset1(x[r * these->ldx + i]);
+      for (int c = 0; c < nv; c++) weights[c] = vfma(value, step[r][c], weights[c]);
+    }
+    for (int c = 0; c < nv; c++) vstore(row + c * VL, weights[c]);
+  }
+}
+
+INLINE REAL *FN(row_at)(const fm_matrix *M, ptrdiff_t row) { return (REAL *)M->data + row * M->ld; }
+
+/* The first layer's Z for the block's samples, from W as it is. */
+INLINE void FN(block_forward)(const fm_layer *layer, const block *these) {
+  const REAL *w = layer->W.data, *b = layer->b;
+  REAL *z = FN(row_at)(&layer->Z, these->row);
+  ptrdiff_t j = 0;
+  for (; j + VL < layer->W.cols; j += 2 * VL)
+    FN(block_forward_panel)(2, these, w + j, layer->W.ld, b + j, z + j, layer->Z.ld);
+  if (j < layer->W.cols)
+    FN(block_forward_panel)(1, these, w + j, layer->W.ld, b + j, z + j, layer->Z.ld);
+}
+
+/* The first layer's W and b behind all of the block's samples. */
+INLINE void FN(block_update)(const fm_layer *layer, const block *these) {
+  const REAL *d = FN(row_at)(&layer->D, these->row);
+  REAL *w = layer->W.data, *b = layer->b;
+  ptrdiff_t j = 0;
+  for (; j + VL < layer->W.cols; j += 2 * VL)
+    FN(block_update_panel)(2, these, d + j, layer->D.ld, w + j, layer->W.ld, b + j);
+  if (j < layer->W.cols)
+    FN(block_update_panel)(1, these, d + j, layer->D.ld, w + j, layer->W.ld, b + j);
+}
+
+/* Z of sample k owes to the samples before: z_k += sum_j (1 + x_k . x_j) d_j; the 1 is the bias. */
+INLINE void FN(catch_up)(const fm_layer *layer, const block *these, ptrdiff_t k) {
+  REAL *z = FN(row_at)(&layer->Z, these->row + k);
+  const REAL *products = these->products + k * (k - 1) / 2, *d = FN(row_at)(&layer->D, these->row);
+  for (ptrdiff_t j = 0; j < layer->W.cols; j += VL) {
+    vec sum = vload(z + j);
+    for (ptrdiff_t i = 0; i < k; i++)
+      sum = vfma(vset1(1 + products[i]), vload(d + i * layer->D.ld + j), sum);
+    vstore(z + j, sum);
+  }
+}
+
+/* One pass over W, nv vectors of columns of renewed_product or product_and_renewal. Four chains of
+ * sums, i mod 4, for the latency of a multiply-add. A changed row is stored before it is summed, or
+ * GCC would load it twice. */
+INLINE void FN(pass_over_rows)(const int nv, const int renew_first, ptrdiff_t k,
+                               const REAL *restrict x, const REAL *restrict before,
+                               const REAL *restrict step, REAL *restrict w, ptrdiff_t ldw,
+                               REAL *restrict b, REAL *restrict z) {
+  vec acc[4][2] = {{{0}}}, change[2];
+  for (int c = 0; c < nv; c++) {
+    change[c] = vload(step + c * VL);
+    if (renew_first) vstore(b + c * VL, acc[0][c] = vload(b + c * VL) + change[c]);
+  }
+#define TAKE_ROW(i, chain)                                                                         \
   do {                                                                                             \
-    const ptrdiff_t at = index ? index[i] : i;                                                     \
-    REAL *row = w + at * ldw;                                                                      \
-    const vec value = vset1(x[at]);                                                                \
+    const vec value = vset1(x[i]), factor = renew_first ? vset1(before[i]) : value;                \
     for (int c = 0; c < nv; c++) {                                                                 \
-      const int masked = partial && c == nv - 1;                                                   \
-      const vec weights = masked ? vloadn(row + c * VL, tail) : vload(row + c * VL);               \
-      if (e && masked) vstoren(row + c * VL, vfma(value, step[c], weights), tail);                 \
-      if (e && !masked) vstore(row + c * VL, vfma(value, step[c], weights));                       \
-      acc[chain][c] = vfma(value, weights, acc[chain][c]);                                         \
+      REAL *row = w + (i) * ldw + c * VL;                                                          \
+      const vec old = vload(row), renewed = vfma(factor, change[c], old);                          \
+      vstore(row, renewed);                                                                        \
+      acc[chain][c] = vfma(value, renew_first ? renewed : old, acc[chain][c]);                     \
     }                                                                                              \
   } while (0)
   ptrdiff_t i = 0;
   for (; i + 4 <= k; i += 4)
 #pragma GCC unroll 4
-    for (int chain = 0; chain < 4; chain++) ADD_ROW(i + chain, chain);
-  for (; i < k; i++) ADD_ROW(i, 0);
-#undef ADD_ROW
-  for (int c = 0; c < nv; c++) {
-    const ptrdiff_t lanes = partial && c == nv - 1 ? tail : VL;
-    vec sum = (acc[0][c] + acc[1][c]) + (acc[2][c] + acc[3][c]);
-    if (b) sum += vloadn(b + c * VL, lanes);
-    vstoren(z + c * VL, sum, lanes);
-  }
+    for (int chain = 0; chain < 4; chain++) TAKE_ROW(i + chain, chain);
+  for (; i < k; i++) TAKE_ROW(i, 0);
+#undef TAKE_ROW
+  for (int c = 0; c < nv; c++)
+    vstore(z + c * VL, (acc[0][c] + acc[1][c]) + (acc[2][c] + acc[3][c]));
 }
 
-/* z = b + sum_i x[index[i]] W[index[i], :] over k terms; index NULL: 0, 1, 2, ...; b NULL: 0.
- * Where e is not NULL, each row is changed behind its use: W[i, :] += x[i] e.
- * x, index (k,), b, e (n,)  IN;  W (., n)  IN and OUT;  z (n,)  OUT */
-INLINE void FN(sum_of_rows)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const int32_t *index, REAL *w,
-                            ptrdiff_t ldw, const REAL *b, const REAL *e, REAL *z) {
+/* W[i, :] += before[i] step, b += step; then z = b + x W: forward, behind what the sample before
+ * has changed.  x, before (k,), step (n,)  IN;  W (k, n), b (n,)  IN and OUT;  z (n,)  OUT */
+INLINE void FN(renewed_product)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const REAL *before,
+                                const REAL *step, REAL *w, ptrdiff_t ldw, REAL *b, REAL *z) {
   ptrdiff_t j = 0;
-  for (; j + 2 * VL <= n; j += 2 * VL)
-    FN(sum_of_rows_panel)(2, 0, k, x, index, w + j, ldw, b ? b + j : NULL, e ? e + j : NULL, z + j,
-                          VL);
-  for (; j < n; j += VL)
-    FN(sum_of_rows_panel)(1, 1, k, x, index, w + j, ldw, b ? b + j : NULL, e ? e + j : NULL, z + j,
-                          n - j < VL ? n - j : VL);
+  for (; j + VL < n; j += 2 * VL)
+    FN(pass_over_rows)(2, 1, k, x, before, step + j, w + j, ldw, b + j, z + j);
+  if (j < n) FN(pass_over_rows)(1, 1, k, x, before, step + j, w + j, ldw, b + j, z + j);
 }
 
-/* W[index[i], :] += x[index[i]] d for every i.  x (k,), d (n,)  IN;  W (., n)  IN and OUT */
-INLINE void FN(add_outer)(ptrdiff_t k, ptrdiff_t n, const REAL *restrict x,
-                          const int32_t *restrict index, const REAL *restrict d, REAL *restrict w,
-                          ptrdiff_t ldw) {
-  for (ptrdiff_t j = 0; j < n; j += 2 * VL) {
-    const ptrdiff_t left = n - j;
-    if (left >= 2 * VL) {
-      vec d0 = vload(d + j), d1 = vload(d + j + VL);
-      for (ptrdiff_t i = 0; i < k; i++) {
-        const ptrdiff_t at = index ? index[i] : i;
-        REAL *row = w + at * ldw + j;
-        vec value = vset1(x[at]);
-        vstore(row, vfma(value, d0, vload(row)));
-        vstore(row + VL, vfma(value, d1, vload(row + VL)));
-      }
-    } else {
-      for (ptrdiff_t v = j; v < n; v += VL) {
-        const ptrdiff_t lanes = n - v < VL ? n - v : VL;
-        vec dv = vloadn(d + v, lanes);
-        for (ptrdiff_t i = 0; i < k; i++) {
-          const ptrdiff_t at = index ? index[i] : i;
-          REAL *row = w + at * ldw + v;
-          vstoren(row, vfma(vset1(x[at]), dv, vloadn(row, lanes)), lanes);
-        }
-      }
+/* z = x W; then W[i, :] += x[i] step: back, with the transposed copy.
+ * x (k,), step (n,)  IN;  W (k, n)  IN and OUT;  z (n,)  OUT */
+INLINE void FN(product_and_renewal)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const REAL *step,
+                                    REAL *w, ptrdiff_t ldw, REAL *z) {
+  ptrdiff_t j = 0;
+  for (; j + VL < n; j += 2 * VL)
+    FN(pass_over_rows)(2, 0, k, x, NULL, step + j, w + j, ldw, NULL, z + j);
+  if (j < n) FN(pass_over_rows)(1, 0, k, x, NULL, step + j, w + j, ldw, NULL, z + j);
+}
+
+/* W += A^T D, b += D of sample r, for a layer above the first. */
+INLINE void FN(renew)(const fm_layer *layer, const fm_layer *below, ptrdiff_t r) {
+  const REAL *a = FN(row_at)(&below->A, r), *d = FN(row_at)(&layer->D, r);
+  REAL *b = layer->b;
+  for (ptrdiff_t j = 0; j < layer->W.cols; j += VL) {
+    const vec step = vload(d + j);
+    for (ptrdiff_t i = 0; i < layer->W.rows; i++) {
+      REAL *w = FN(row_at)(&layer->W, i) + j;
+      vstore(w, vfma(vset1(a[i]), step, vload(w)));
     }
+    vstore(b + j, vload(b + j) + step);
   }
 }
 
-/* w -= lr dw of layer l for the sample behind its D, which is dZ times -lr. */
-INLINE void FN(add_gradient)(const fm_layer *layer, ptrdiff_t k, const REAL *input,
-                             const int32_t *index) {
-  const REAL *d = layer->D.data;
-  FN(add_outer)(k, layer->W.cols, input, index, d, layer->W.data, layer->W.ld);
-  FN(add_outer)(1, layer->W.cols, &(REAL){1}, NULL, d, layer->b, layer->W.cols);
+/* Behind an epoch that diverged: infinity times 0 is NaN. */
+INLINE void FN(clear_padding)(const fm_matrix *M) {
+  for (ptrdiff_t i = 0; i < M->rows; i++)
+    memset(FN(row_at)(M, i) + M->cols, 0, (size_t)(M->ld - M->cols) * sizeof(REAL));
 }
 
-/* The layers above the first. */
-static void FN(add_upper_gradients)(const fm_net *net) {
-  for (int l = 1; l < net->n_layers; l++)
-    FN(add_gradient)(&net->layers[l], net->layers[l].W.rows, net->layers[l - 1].A.data, NULL);
-}
-
-/* Output, loss and dZ, times scale, of a sample; returns 1 where it was right. */
-INLINE ptrdiff_t FN(output_of_sample)(const fm_net *net, const fm_targets *Y, double scale,
-                                      double *loss) {
+/* Output, loss and dZ, times scale, of sample r; returns 1 where it was right. */
+INLINE ptrdiff_t FN(output_of_sample)(const fm_net *net, ptrdiff_t r, const fm_targets *Y,
+                                      double scale, double *loss) {
   const fm_layer *last = &net->layers[net->n_layers - 1];
   const ptrdiff_t n = last->W.cols;
+  fm_matrix A = FN(rows_of)(&last->A, r, r + 1), Z = FN(rows_of)(&last->Z, r, r + 1);
+  fm_matrix D = FN(rows_of)(&last->D, r, r + 1);
   if (net->loss.fused && net->loss.code == FM_CROSS_ENTROPY && Y->labels && n <= VL &&
       *(const REAL *)net->loss.option == 0)
-    return FN(softmax_cross_entropy_label)(n, last->Z.data, Y->labels[0], (REAL)scale, last->A.data,
-                                           last->D.data, loss);
-  fm_matrix A = FN(rows_of)(&last->A, 0, 1), Z = FN(rows_of)(&last->Z, 0, 1);
-  fm_matrix D = FN(rows_of)(&last->D, 0, 1);
+    return FN(softmax_cross_entropy_label)(n, Z.data, Y->labels[0], (REAL)scale, A.data, D.data,
+                                           loss);
   FN(activation_forward)(last->activation, &Z, &A);
   FN(loss_forward)(&net->loss, &A, &Z, Y, loss);
   FN(loss_backward)(&net->loss, &A, &Z, Y, &scale, &D);
   return FN(count_correct)(&net->loss, &A, Y);
 }
 
-/* n steps on from run->steps, fewer where the sum of losses stops being finite. Uses row 0 of every
- * layer's Z, A, D; the first layer's Z must not be its A, which the sample behind still needs.
+/* n steps on from run->steps, fewer where the sum of losses stops being finite. Every layer's Z, A
+ * and D have 2 FM_TOGETHER rows, by turns for one block and the next.
  * sums: weight times loss, weight, right ones  IN and OUT */
 static void FN(sgd_samples)(const fm_net *net, const fm_data *data, fm_samples *run, ptrdiff_t n,
                             double sums[3]) {
   const fm_layer *first = &net->layers[0], *last = &net->layers[net->n_layers - 1];
-  const ptrdiff_t k = data->n_features, stop = run->steps + n;
-  const ptrdiff_t piece = k / net->n_layers / 16 * 16; /* of the next sample's, beside a layer */
-  features slots[2] = {{.values = run->values[0], .list = run->lists[0]},
-                       {.values = run->values[1], .list = run->lists[1]}};
-  features *this = &slots[0], *next = &slots[1];
-  const ptrdiff_t *order = run->order;
+  const ptrdiff_t k = data->n_features, stop = run->steps + n, *order = run->order;
+  /* Of the next block's features, beside a layer. */
+  const ptrdiff_t piece = k / (FM_TOGETHER * net->n_layers) / 16 * 16;
+  block slots[2];
+  for (int i = 0; i < 2; i++)
+    slots[i] =
+        (block){.row = i * FM_TOGETHER, .list = run->lists[i], .x = run->values[i], .ldx = k + 16};
+  block *these = &slots[0], *next = &slots[1];
   ptrdiff_t t = run->steps;
-  FN(read_features)(this, data, order[t], order[t + (t + 1 < run->n)], 0, k);
-  for (int going = 0; t < stop; going = 1) {
-    const ptrdiff_t sample = order[t], after = order[t + (t + 1 < run->n)];
-    const ptrdiff_t ahead = order[t + 2 < run->n ? t + 2 : t];
-    FN(sum_of_rows)(this->n_nonzero, first->W.cols, this->x, this->list, first->W.data, first->W.ld,
-                    first->b, NULL, first->Z.data);
-    if (going) FN(add_upper_gradients)(net); /* of the sample before */
-    for (const fm_layer *layer = first; layer < last; layer++) {
-      const ptrdiff_t start = (layer - first) * piece;
-      fm_matrix Z = FN(rows_of)(&layer->Z, 0, 1), A = FN(rows_of)(&layer->A, 0, 1);
-      FN(activation_forward)(layer->activation, &Z, &A);
-      FN(read_features)(next, data, after, ahead, start, start + piece);
-      FN(sum_of_rows)(layer[1].W.rows, layer[1].W.cols, A.data, NULL, layer[1].W.data,
-                      layer[1].W.ld, layer[1].b, NULL, layer[1].Z.data);
-    }
+  /* The sample before the first one changes nothing. */
+  ptrdiff_t before = 2 * FM_TOGETHER - 1;
+  for (const fm_layer *layer = first; layer <= last; layer++) {
+    memset(FN(row_at)(&layer->A, before), 0, (size_t)layer->A.ld * sizeof(REAL));
+    memset(FN(row_at)(&layer->D, before), 0, (size_t)layer->D.ld * sizeof(REAL));
+    if (layer > first) FN(clear_padding)(&layer->WT);
+  }
+  FN(open_block)(these, data, order, t, stop, run->n);
+  FN(read_features)(these, data, 0, k);
+  while (t < stop && isfinite(sums[0])) {
+    FN(open_block)(next, data, order, t + these->n, stop, run->n);
+    FN(multiply_samples)(these);
+    FN(block_forward)(first, these);
+    ptrdiff_t taken = 0, i = 0; /* features of the next block; samples of this one */
+    for (; i < these->n && isfinite(sums[0]); i++) {
+      const ptrdiff_t r = these->row + i, sample = order[t];
+      FN(catch_up)(first, these, i);
+      for (const fm_layer *layer = first; layer < last; layer++, taken += piece) {
+        const fm_layer *above = layer + 1;
+        fm_matrix Z = FN(rows_of)(&layer->Z, r, r + 1), A = FN(rows_of)(&layer->A, r, r + 1);
+        FN(activation_forward)(layer->activation, &Z, &A);
+        FN(read_features)(next, data, taken, taken + piece);
+        FN(renewed_product)(above->W.rows, above->W.cols, A.data, FN(row_at)(&layer->A, before),
+                            FN(row_at)(&above->D, before), above->W.data, above->W.ld, above->b,
+                            FN(row_at)(&above->Z, r));
+      }
 
-    const fm_targets Y = {data->labels ? data->labels + sample : NULL,
-                          data->Y ? (const REAL *)data->Y + sample * data->ldy : NULL, data->ldy};
-    const double weight = data->weight ? data->weight[sample] : 1;
-    double loss;
-    /* -lr here, and so in D of every layer below. */
-    const double scale = weight > 0 ? -run->rates[t] * net->gradient_factor : 0;
-    sums[2] += (double)FN(output_of_sample)(net, &Y, scale, &loss);
-    FN(read_features)(next, data, after, ahead, (last - first) * piece, k);
-    for (const fm_layer *layer = last; layer > first; layer--) {
-      const fm_layer *below = layer - 1;
-      fm_matrix Z = FN(rows_of)(&below->Z, 0, 1), A = FN(rows_of)(&below->A, 0, 1);
-      fm_matrix D = FN(rows_of)(&below->D, 0, 1);
-      FN(sum_of_rows)(layer->W.cols, layer->W.rows, layer->D.data, NULL, layer->WT.data,
-                      layer->WT.ld, NULL, A.data, D.data);
-      FN(activation_backward)(below->activation, &D, &Z, &A, &D);
+      const fm_targets Y = {data->labels ? data->labels + sample : NULL,
+                            data->Y ? (const REAL *)data->Y + sample * data->ldy : NULL, data->ldy};
+      const double weight = data->weight ? data->weight[sample] : 1;
+      double loss;
+      /* -lr here, and so in D of every layer below. */
+      const double scale = weight > 0 ? -run->rates[t] * net->gradient_factor : 0;
+      sums[2] += (double)FN(output_of_sample)(net, r, &Y, scale, &loss);
+      const ptrdiff_t end = i + 1 < these->n ? taken + piece : k;
+      FN(read_features)(next, data, taken, end);
+      taken = end;
+      for (const fm_layer *layer = last; layer > first; layer--) {
+        const fm_layer *below = layer - 1;
+        fm_matrix Z = FN(rows_of)(&below->Z, r, r + 1), A = FN(rows_of)(&below->A, r, r + 1);
+        fm_matrix D = FN(rows_of)(&below->D, r, r + 1);
+        FN(product_and_renewal)(layer->W.cols, layer->W.rows, FN(row_at)(&layer->D, r), A.data,
+                                layer->WT.data, layer->WT.ld, D.data);
+        FN(activation_backward)(below->activation, &D, &Z, &A, &D);
+      }
+      before = r;
+      loss *= weight * net->loss_factor;
+      sums[0] += loss;
+      sums[1] += weight;
+      run->losses[t] = weight > 0 ? loss / weight : loss;
+      run->steps = ++t;
     }
-    FN(add_gradient)(first, this->n_nonzero, this->x, this->list);
-
-    loss *= weight * net->loss_factor;
-    sums[0] += loss;
-    sums[1] += weight;
-    run->losses[t] = weight > 0 ? loss / weight : loss;
-    run->steps = ++t;
-    if (!isfinite(sums[0])) break;
-    features *done = this;
-    this = next;
+    /* Those that were not taken change nothing. */
+    for (; i < FM_TOGETHER; i++)
+      memset(FN(row_at)(&first->D, these->row + i), 0, (size_t)first->D.cols * sizeof(REAL));
+    FN(block_update)(first, these);
+    block *done = these;
+    these = next;
     next = done;
   }
-  FN(add_upper_gradients)(net);
+  for (const fm_layer *layer = last; layer > first; layer--) FN(renew)(layer, layer - 1, before);
 }
-#undef features
+#undef block

@@ -3,7 +3,8 @@
  * `vec` is a GCC/Clang vector, so + - * / are operators; what has no operator is below. Comparisons
  * with NaN are false, and vmax/vmin then give their second argument (as maxps does), so that
  * vmax(limit, x) lets a NaN in x through.
- * n in vloadn/vstoren/vfill: the first n lanes; the memory behind them is not touched.
+ * n in vloadn/vstoren/vfill: the first n lanes; the memory behind them is not touched. vbytes takes
+ * as many bytes as there are lanes to numbers.
  */
 #if FM_FLOAT64
 #define REAL double
@@ -64,6 +65,8 @@ INLINE vec vcopysign(vec magnitude, vec sign) {
 #define vpow2 FN(vpow2_)
 #define vmax FN(vmax_)
 #define vmin FN(vmin_)
+#define vcompress FN(vcompress_)
+#define vbytes FN(vbytes_)
 
 /* 2^k for whole k in the range of normal numbers: the low bits of k + 1.5 * 2^MANTISSA_BITS are k.
  */
@@ -81,6 +84,9 @@ INLINE vec vpow2(vec k) {
 #define REDUCE(name) _mm512_reduce_##name##_pd
 typedef __mmask8 vmask;
 #define LANES(n) ((__mmask8)((1u << (n)) - 1))
+INLINE vec vbytes(const uint8_t *p) {
+  return _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 INLINE unsigned vnonzero(vec a) { return _mm512_cmp_pd_mask(a, _mm512_setzero_pd(), _CMP_NEQ_UQ); }
 #else
@@ -90,6 +96,9 @@ INLINE unsigned vnonzero(vec a) { return _mm512_cmp_pd_mask(a, _mm512_setzero_pd
 #define REDUCE(name) _mm512_reduce_##name##_ps
 typedef __mmask16 vmask;
 #define LANES(n) ((__mmask16)((1u << (n)) - 1))
+INLINE vec vbytes(const uint8_t *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 INLINE unsigned vnonzero(vec a) { return _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
 #endif
@@ -103,6 +112,8 @@ INLINE vec vsqrt(vec a) { return OP(sqrt)(a); }
 INLINE vec vscale(vec a, vec k) { return OP(scalef)(a, k); }
 INLINE vec vmax(vec a, vec b) { return OP(max)(a, b); }
 INLINE vec vmin(vec a, vec b) { return OP(min)(a, b); }
+/* The lanes of m, to the front; zeros behind them. */
+INLINE vec vcompress(vmask m, vec v) { return ZEROED(compress)(m, v); }
 #undef OP
 #undef MASKED
 #undef ZEROED
@@ -124,6 +135,11 @@ INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, v
 
 #if defined(__AVX2__) && FM_VECTOR_BYTES == 32
 #if FM_FLOAT64
+INLINE vec vbytes(const uint8_t *p) {
+  int32_t four;
+  memcpy(&four, p, sizeof four);
+  return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)));
+}
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return _mm256_maskload_pd(p, (__m256i)vlanes(n)); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 INLINE vec vsqrt(vec a) { return _mm256_sqrt_pd(a); }
@@ -131,6 +147,9 @@ INLINE vec vmax(vec a, vec b) { return _mm256_max_pd(a, b); }
 INLINE vec vmin(vec a, vec b) { return _mm256_min_pd(a, b); }
 INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_pd((vec)(a != 0)); }
 #else
+INLINE vec vbytes(const uint8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return _mm256_maskload_ps(p, (__m256i)vlanes(n)); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vec vsqrt(vec a) { return _mm256_sqrt_ps(a); }
@@ -141,6 +160,11 @@ INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_ps((vec)(a !=
 #else
 INLINE vec vmax(vec a, vec b) { return vblend(vlt(b, a), a, b); }
 INLINE vec vmin(vec a, vec b) { return vblend(vlt(a, b), a, b); }
+INLINE vec vbytes(const uint8_t *p) {
+  vec v;
+  for (int i = 0; i < VL; i++) v[i] = p[i];
+  return v;
+}
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) {
   vec v = {0};
   for (ptrdiff_t i = 0; i < n; i++) v[i] = p[i];

@@ -10,7 +10,7 @@
  */
 #define exp_reduced FN(exp_reduced_)
 INLINE vec exp_reduced(vec x, vec *k) {
-  *k = vround(x * (REAL)1.4426950408889634);
+  *k = vfma(x, vset1((REAL)1.4426950408889634), vset1(ROUND_MAGIC)) - ROUND_MAGIC;
 #if FM_FLOAT64
   vec r = vfma(*k, vset1(-6.93147180369123816490e-01), x);
   r = vfma(*k, vset1(-1.90821492927058770002e-10), r);
@@ -90,12 +90,11 @@ INLINE vec vlog(vec x) {
   return vblend(vlt(x, vset1(INFINITY)), high + (log_m + low), x);
 }
 
-/* 1 / (1 + e^-x), from e^-|x|, which cannot overflow. */
+/* 1 / (1 + e^-x) = e^x / (1 + e^x), from e^-|x|, which cannot overflow. */
 #define vsigmoid FN(vsigmoid_)
 INLINE vec vsigmoid(vec x) {
   vec e = vexp(-vabs(x));
-  vec r = 1 / (1 + e);
-  return vblend(vlt(x, (vec){0}), e * r, r);
+  return vblend(vlt(x, (vec){0}), e, vset1(1)) / (1 + e);
 }
 
 /* tanh x = t / (t + 2), t = e^2|x| - 1; from 2|x| = 50 on it is 1 in float64. */

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.architecture import Architecture
-from fastmlp.backends.base import TrainingData
+from fastmlp.backends.base import TOGETHER, TrainingData
 from fastmlp.mapped import MappedRows
 from fastmlp.validation import check_inputs, check_targets, check_weights
 
@@ -208,7 +208,7 @@ Feed = ArrayFeed | MappedFeed | ChunkFeed
 def _in_blocks(
     parts: Iterator[tuple[Samples, Array]], batch_size: int
 ) -> Iterator[tuple[TrainingData, Array]]:
-    """Blocks of whole batches, so that the steps do not depend on where the parts end."""
+    """Blocks of whole batches, so that bits do not depend on where the parts end."""
     for block in _read_ahead(_blocks(parts, batch_size)):
         assert isinstance(block.X, np.ndarray)
         n = len(block.X)
@@ -220,8 +220,9 @@ def _blocks(parts: Iterator[tuple[Samples, Array]], batch_size: int) -> Iterator
     room = 0
     for samples, order in parts:
         if not gathered:
-            batch_bytes = batch_size * samples.X.shape[1] * samples.X.dtype.itemsize
-            size = room = batch_size * max(1, BLOCK_BYTES // batch_bytes)
+            rows = batch_size if batch_size > 1 else TOGETHER
+            row_bytes = samples.X.shape[1] * samples.X.dtype.itemsize
+            size = room = rows * max(1, BLOCK_BYTES // (rows * row_bytes))
         while len(order):
             gathered.append(samples.take(order[:room]))
             order = order[room:]

@@ -105,6 +105,8 @@ cdef extern from "fastmlp.h" nogil:
         uint8_t *nonzero
         Py_ssize_t nonzero_ld
 
+    enum: FM_TOGETHER
+
     ctypedef struct fm_samples:
         const Py_ssize_t *order
         const double *rates

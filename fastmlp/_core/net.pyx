@@ -39,9 +39,11 @@ cdef fm_matrix bind(object array) except *:
 
 
 cdef object new_matrix(Py_ssize_t rows, Py_ssize_t cols, object dtype):
-    """Uninitialised working memory with padded rows."""
+    """Uninitialised working memory; rows are padded with zeros."""
     ld = leading_dimension(cols, dtype.itemsize)
-    return aligned_empty(rows * ld, dtype).reshape(rows, ld)[:, :cols]
+    block = aligned_empty(rows * ld, dtype).reshape(rows, ld)
+    block[:, cols:] = 0
+    return block[:, :cols]
 
 
 cdef class BoundNet:
@@ -131,8 +133,7 @@ cdef class BoundNet:
         layer.A = self.own(self.n_rows, width, dtype)
         layer.D = self.own(self.n_rows, width, dtype)
         layer.Z = layer.A
-        # Sample by sample, the next Z is worked out while A is still needed.
-        if fm_needs_z(layer.activation) or i == self.net.n_layers - 1 or self.n_rows == 1:
+        if fm_needs_z(layer.activation) or i == self.net.n_layers - 1:
             layer.Z = self.own(self.n_rows, width, dtype)
         return 0
 

@@ -5,9 +5,16 @@ import numpy as np
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t, uint64_t
 
-from fastmlp._core.kernels cimport fm_flush_subnormals, fm_samples, fm_set_control
+from fastmlp._core.kernels cimport (
+    FM_TOGETHER, fm_flush_subnormals, fm_samples, fm_set_control,
+)
 from fastmlp._core.net cimport BoundData, BoundNet, bound_data
 from fastmlp._core.signals cimport SignalWatch, now
+
+from fastmlp.arena import aligned_empty
+
+# Rows of working memory.
+ROWS = 2 * FM_TOGETHER
 
 cdef enum:
     # Samples in one call of the kernel, between two looks for a signal; each takes under a
@@ -21,7 +28,7 @@ cdef class PerSampleTrainer:
     Parameters
     ----------
     bound : BoundNet
-        With working memory for one row.
+        With working memory for `ROWS` rows.
     state : OptimizerState
         Its ``step`` counts the finished samples, also where Ctrl-C ends an epoch.
     """
@@ -36,10 +43,11 @@ cdef class PerSampleTrainer:
         self.bound = bound
         self.watch = SignalWatch()
         self.state = state
-        # The list of non-zero features is written whole vectors at a time.
+        # Written whole vectors at a time.
         room = bound.n_inputs + 16
-        self.values = np.zeros((2, room), dtype=np.float64)
-        self.lists = np.zeros((2, room), dtype=np.int32)
+        n_values = FM_TOGETHER * room
+        self.values = aligned_empty(2 * n_values, np.dtype(np.float64)).reshape(2, n_values)
+        self.lists = aligned_empty(2 * room, np.dtype(np.int32)).reshape(2, room)
 
     def bind(self, BoundData data):
         """What the next epochs train on, or None."""

@@ -21,9 +21,21 @@ from fastmlp.arena import Arena
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer, OptimizerState
 
-__all__ = ["Backend", "EpochResults", "Predictor", "StepOptions", "Trainer", "TrainingData"]
+__all__ = [
+    "TOGETHER",
+    "Backend",
+    "EpochResults",
+    "Predictor",
+    "StepOptions",
+    "Trainer",
+    "TrainingData",
+]
 
 Array = np.ndarray
+
+# Batches of one are taken up in blocks of so many (csrc/sgd.inl.h), counted from the first of a
+# call: where an epoch is divided into calls of other lengths, sums round in another order.
+TOGETHER = 4
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,9 @@ class CompiledTrainer:
         plain = rule.code == 0 and rule.l2 == 0 and rule.average is None and not special
         self.per_sample = data.batch_size == 1 and plain
         gradients = [parameters.like()] if options.clip_norm < np.inf else []
+        n_rows = per_sample.ROWS if self.per_sample else data.batch_size
         bound = _bind(
-            *(architecture, parameters, data.batch_size, state.rule_moments, gradients),
+            *(architecture, parameters, n_rows, state.rule_moments, gradients),
             options.measures_norm,
         )
         if self.per_sample:
