@@ -23,6 +23,10 @@ from fastmlp.backends import compiled_error, load_compiled
 hypothesis.settings.register_profile("fastmlp", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("fastmlp")
 
+# Behind a shell's & Ctrl-C is ignored, and would be in the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session", params=["numpy", "compiled"])
 def backend(request):
