@@ -25,8 +25,8 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
   const ptrdiff_t k = job->k, ldx = job->ldx, ldw = job->ldw, tail = job->tail;
   const int32_t *restrict list = job->list;
   const REAL *restrict w = job->w;
-  vec acc[16][8];
-#pragma GCC unroll 8
+  vec acc[16][16];
+#pragma GCC unroll 16
   for (int c = 0; c < nv; c++) {
     const int masked = partial && c == nv - 1;
     vec start = {0};
@@ -41,27 +41,28 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
   for (ptrdiff_t p = 0; p < k; p++) {
     const ptrdiff_t at = indexed ? list[p] : p;
     const REAL *weights = w + at * ldw;
-    /* Rows of a wide w lie pages apart, where no hardware fetches ahead. */
-    if (!transposed) {
+    /* Rows of a wide w lie pages apart, where no hardware fetches ahead; it does where whole rows
+     * are taken one after the other. */
+    if (!transposed && (indexed || nv < 16)) {
       const ptrdiff_t later = p + 16 < k ? p + 16 : p;
       const REAL *ahead = w + (indexed ? list[later] : later) * ldw;
       for (int c = 0; c < nv; c++) __builtin_prefetch(ahead + c * VL);
     }
     const ptrdiff_t step = transposed ? at * ldx : at;
-    vec row[8];
-#pragma GCC unroll 8
+    vec row[16];
+#pragma GCC unroll 16
     for (int c = 0; c < nv; c++)
       row[c] = partial && c == nv - 1 ? vloadn(weights + c * VL, tail) : vload(weights + c * VL);
 #pragma GCC unroll 16
     for (int r = 0; r < mr; r++) {
       const vec value = vset1(base[r / 3][(transposed ? r % 3 : r % 3 * ldx) + step]);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int c = 0; c < nv; c++) acc[r][c] = vfma(value, row[c], acc[r][c]);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int c = 0; c < nv; c++) {
       REAL *z = job->z + r * job->ldz + c * VL;
       if (partial && c == nv - 1)
@@ -129,9 +130,13 @@ static const FN(tile_function)
 FN(tiles_s)[FM_STRIP_ROWS][FM_STRIP_VECTORS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_S)};
 
 /* One row alone has too few chains to hide the latency of a multiply-add (4 cycles, 2 a cycle): it
- * takes eight vectors at once. */
+ * takes eight vectors at once, or sixteen, where the registers hold them. */
 DEFINE_TILE(n, 0, 1, 8, 0, 0)
 DEFINE_TILE(n, 0, 1, 8, 0, 1)
+#if FM_STRIP_VECTORS == 4
+DEFINE_TILE(n, 0, 1, 16, 0, 0)
+DEFINE_TILE(n, 0, 1, 16, 0, 1)
+#endif
 // clang-format on
 
 /* Columns of x that are not 0 in all rows of a block of rows: one list a block; see sparsity.inl.h.
@@ -161,16 +166,22 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
   const ptrdiff_t panel = (low ? FM_STRIP_VECTORS : 2) * VL;
   FN(tile_job) job = {.k = k, .ldx = ldx, .ldw = ldw, .ldz = ldz, .tail = VL};
   ptrdiff_t j = 0;
-  if (m == 1)
-    for (; j + 8 * VL <= n; j += 8 * VL) {
-      job.x = x, job.w = w + j, job.init = init ? init + j : NULL, job.z = z + j;
-      if (lists) {
-        job.list = lists->columns, job.k = lists->counts[0];
-        FN(tile_n_1_8_01)(&job);
-      } else {
-        FN(tile_n_1_8_00)(&job);
+  if (m == 1) {
+    if (lists) job.list = lists->columns, job.k = lists->counts[0];
+    job.x = x;
+    while (j + 8 * VL <= n) {
+      job.w = w + j, job.init = init ? init + j : NULL, job.z = z + j;
+#if FM_STRIP_VECTORS == 4
+      if (j + 16 * VL <= n) {
+        (lists ? FN(tile_n_1_16_01) : FN(tile_n_1_16_00))(&job);
+        j += 16 * VL;
+        continue;
       }
+#endif
+      (lists ? FN(tile_n_1_8_01) : FN(tile_n_1_8_00))(&job);
+      j += 8 * VL;
     }
+  }
   for (; j < n; j += panel) {
     const ptrdiff_t width = n - j < panel ? n - j : panel, nv = (width + VL - 1) / VL;
     job.tail = width - (nv - 1) * VL;
