@@ -205,10 +205,6 @@ INLINE vec vscale(vec a, vec k) {
 }
 #endif
 
-/* Nearest whole number, for |a| < 2^(MANTISSA_BITS - 1). */
-#define vround FN(vround_)
-INLINE vec vround(vec a) { return (a + ROUND_MAGIC) - ROUND_MAGIC; }
-
 /* Element j of vector i changes places with element i of vector j: a block of VL by VL, in log2(VL)
  * rounds that exchange ever larger pieces of it. */
 #define vtranspose FN(vtranspose_)

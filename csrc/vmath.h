@@ -7,6 +7,7 @@
  */
 
 /* e^r - 1 for |r| <= log(2) / 2, and the k with x = k log(2) + r. Cody and Waite's two-part log(2).
+ * A number to which ROUND_MAGIC is added and taken away again is whole.
  */
 #define exp_reduced FN(exp_reduced_)
 INLINE vec exp_reduced(vec x, vec *k) {

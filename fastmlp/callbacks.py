@@ -31,8 +31,8 @@ class Callback:
     ----------
     every_n_steps : int or None
         `on_step_end` is called where the number of steps is a multiple of it; None: never, and
-        epochs run uninterrupted. With batches of one, the compiled core rounds otherwise where an
-        epoch is interrupted.
+        epochs run uninterrupted. With plain `SGD` and batches of one, the compiled core rounds
+        otherwise where an epoch is interrupted.
     order : int
         Callbacks with a smaller one are called first: 0, those that decide; 1, those that show; 2,
         those that save the state of all.
