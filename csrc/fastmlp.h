@@ -134,9 +134,10 @@ typedef struct {
   double weight;        /* sum of the samples' weights */
   double penalty_scale; /* times the layers' penalties */
   uint64_t seed, first; /* of the random numbers; place in the epoch of sample 0 */
-  fm_matrix X;          /* (n, n_features) gathered */
+  fm_matrix X[2];       /* (n, n_features) gathered, or two slices of it, the first not
+                         * the narrower one; X[1] may have no columns */
   fm_matrix Y;          /* (n, n_outputs) gathered, where the targets are rows */
-  uint8_t *nonzero;     /* (n, n_features) bits: which features are not 0; NULL: none is skipped */
+  uint8_t *nonzero[2];  /* laid out as X, bits: which features are not 0; NULL: none is skipped */
   ptrdiff_t nonzero_ld; /* bytes, at least n_features / 8 rounded up and eight more */
   double *losses;       /* (n,) each sample's loss times its weight */
 } fm_batch;
@@ -187,6 +188,8 @@ typedef struct {
   int (*net_forward)(const fm_net *net, const fm_matrix *X, void *scratch);
   size_t (*scratch_size)(const fm_net *net, const fm_batch *batch);
   int (*n_stages)(const fm_net *net);
+  void (*batch_slices)(const fm_net *net, const fm_data *data, fm_batch *batch, int part,
+                       int n_parts, void *scratch);
   ptrdiff_t (*batch_rows)(const fm_net *net, const fm_data *data, fm_batch *batch, int stage,
                           ptrdiff_t start, ptrdiff_t stop, void *scratch);
   void (*batch_statistics)(const fm_net *net, const fm_batch *batch, int stage, int part,

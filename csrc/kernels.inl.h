@@ -51,6 +51,7 @@ const fm_kernels TABLE(FM_ISA, SUFFIX) = {
     .net_forward = FN(net_forward),
     .scratch_size = FN(scratch_size),
     .n_stages = FN(n_stages),
+    .batch_slices = FN(batch_slices),
     .batch_rows = FN(batch_rows),
     .batch_statistics = FN(batch_statistics),
     .update_weights = FN(update_weights),

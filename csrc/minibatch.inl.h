@@ -6,6 +6,12 @@
  * of each weight matrix; the gradient of a tile's rows is put together and given to the optimizer
  * while it is near, and is never stored as a whole. Every sum has one order, so the bits do not
  * depend on how many threads share the work.
+ *
+ * A wide first layer is most of the net, and in every step its weights would go from the thread
+ * that changes them to all that read them. So its inputs are two slices. Their products are a phase
+ * before, batch_slices, and are added up in batch_rows: of two threads each reads, and changes, the
+ * weights of its own slice alone. There are two slices whatever the number of threads, for the
+ * bits' sake.
  */
 
 /* X[r] = data[index[r]], pixels divided by 255. index NULL: rows 0, 1, 2, ...
@@ -13,7 +19,7 @@
 enum { FN(AHEAD) = 6 };
 
 static void FN(gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n, fm_matrix *X) {
-  const ptrdiff_t k = data->n_features, size = data->is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL);
+  const ptrdiff_t k = X->cols, size = data->is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL);
   for (ptrdiff_t r = 0; r < n; r++) {
     const ptrdiff_t row = index ? index[r] : r;
     REAL *restrict x = (REAL *)X->data + r * X->ld;
@@ -201,7 +207,7 @@ static void FN(batch_statistics)(const fm_net *net, const fm_batch *batch, int s
   const ptrdiff_t start = vectors * part / n_parts * VL;
   const ptrdiff_t stop = vectors * (part + 1) / n_parts * VL, end = stop < n ? stop : n;
   if (forward) {
-    const fm_matrix X = FN(rows_of)(l ? &net->layers[l - 1].A : &batch->X, 0, batch->n);
+    const fm_matrix X = FN(rows_of)(l ? &net->layers[l - 1].A : &batch->X[0], 0, batch->n);
     FN(batch_moments)(layer, &X, start, end);
   } else {
     const fm_matrix H = FN(rows_of)(&layer->H, 0, batch->n);
@@ -212,7 +218,7 @@ static void FN(batch_statistics)(const fm_net *net, const fm_batch *batch, int s
 
 /* Bytes of a list of the batch's samples, in whole cache lines: what lies behind it is aligned. */
 INLINE size_t FN(samples_size)(const fm_batch *batch) {
-  return ((size_t)batch->X.rows * sizeof(int32_t) + 63) / 64 * 64;
+  return ((size_t)batch->X[0].rows * sizeof(int32_t) + 63) / 64 * 64;
 }
 
 /* Bytes of scratch that a thread needs for the two phases. */
@@ -220,7 +226,7 @@ static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
   ptrdiff_t widest = 0;
   for (int l = 0; l < net->n_layers; l++)
     if (net->layers[l].W.ld > widest) widest = net->layers[l].W.ld;
-  const size_t lists = FN(lists_size)(batch->X.cols);
+  const size_t lists = FN(lists_size)(batch->X[0].cols);
   const size_t strip = (size_t)(FM_STRIP_ROWS * widest) * sizeof(REAL);
   const size_t samples = FN(samples_size)(batch);
   return lists > strip + samples ? lists : strip + samples;
@@ -243,6 +249,64 @@ INLINE fm_targets FN(gather_targets)(const fm_data *data, fm_batch *batch, ptrdi
   return (fm_targets){data->labels ? labels : NULL, targets, batch->Y.ld};
 }
 
+INLINE int FN(is_sliced)(const fm_batch *batch) { return batch->X[1].cols > 0; }
+
+/* Rows [start, stop) of a slice of the batch, and the bits of what is not 0. */
+INLINE void FN(gather_rows)(const fm_data *data, fm_batch *batch, int slice, ptrdiff_t start,
+                            ptrdiff_t stop) {
+  fm_matrix X = FN(rows_of)(&batch->X[slice], start, stop);
+  fm_data own = *data;
+  const ptrdiff_t before = slice ? batch->X[0].cols : 0;
+  own.X = (const char *)data->X + before * (data->is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL));
+  FN(gather)(&own, batch->index + start, X.rows, &X);
+  for (ptrdiff_t r = 0; batch->nonzero[slice] && r < X.rows; r++)
+    FN(nonzero_bits)(X.cols, (const REAL *)X.data + r * X.ld,
+                     batch->nonzero[slice] + (start + r) * batch->nonzero_ld);
+}
+
+/* Before the first phase, where there are slices: gathers the batch; slice 0's product goes into
+ * the first layer's Z, slice 1's into its D. The threads share slice 0's rows and then slice 1's as
+ * one range. */
+static void FN(batch_slices)(const fm_net *net, const fm_data *data, fm_batch *batch, int part,
+                             int n_parts, void *scratch) {
+  const fm_layer *layer = &net->layers[0];
+  const ptrdiff_t n = batch->n, first = 2 * n * part / n_parts, end = 2 * n * (part + 1) / n_parts;
+  for (int slice = 0; slice < 2; slice++) {
+    const ptrdiff_t start = first > slice * n ? first - slice * n : 0;
+    const ptrdiff_t stop = end - slice * n < n ? end - slice * n : n;
+    for (ptrdiff_t row = start; row < stop; row += FN(BLOCK)) {
+      const ptrdiff_t row_end = stop - row < FN(BLOCK) ? stop : row + FN(BLOCK);
+      FN(gather_rows)(data, batch, slice, row, row_end);
+      const fm_matrix X = FN(rows_of)(&batch->X[slice], row, row_end);
+      const ptrdiff_t before = slice ? batch->X[0].cols : 0;
+      const fm_matrix W = FN(rows_of)(&layer->W, before, before + X.cols);
+      fm_matrix Z = FN(rows_of)(slice ? &layer->D : &layer->Z, row, row_end);
+      const void *b = slice ? NULL : layer->b;
+      const uint8_t *nonzero = batch->nonzero[slice];
+      if (nonzero)
+        FN(sparse_affine_forward)(&X, nonzero + row * batch->nonzero_ld, batch->nonzero_ld, &W, b,
+                                  &Z, scratch);
+      else
+        FN(affine_forward)(&X, &W, b, &Z);
+    }
+  }
+}
+
+/* The first layer's A from the products of both slices, for rows [start, stop). */
+INLINE void FN(add_slices)(const fm_layer *layer, ptrdiff_t start, ptrdiff_t stop) {
+  fm_matrix Z = FN(rows_of)(&layer->Z, start, stop), A = FN(rows_of)(&layer->A, start, stop);
+  const fm_matrix D = FN(rows_of)(&layer->D, start, stop);
+  for (ptrdiff_t r = 0; r < Z.rows; r++) {
+    REAL *z = (REAL *)Z.data + r * Z.ld;
+    const REAL *d = (const REAL *)D.data + r * D.ld;
+    for (ptrdiff_t j = 0; j < Z.cols; j += VL) {
+      const ptrdiff_t lanes = Z.cols - j < VL ? Z.cols - j : VL;
+      vstoren(z + j, vloadn(z + j, lanes) + vloadn(d + j, lanes), lanes);
+    }
+  }
+  FN(activation_forward)(layer->activation, &Z, &A);
+}
+
 /* First phase, stage `stage` of n_stages, for rows [start, stop) of the batch; returns how many of
  * them were right. In all, fills these rows of batch X and losses, and of every layer's Z, A and D.
  */
@@ -251,7 +315,8 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
   enum { BLOCK = FN(BLOCK) };
   const int n_norms = FN(n_stages)(net) / 2;
   const int segment = stage < n_norms ? stage : 2 * n_norms - stage;
-  const int first = FN(segment_start)(net, segment), end = FN(segment_start)(net, segment + 1);
+  const int sliced = FN(is_sliced)(batch), end = FN(segment_start)(net, segment + 1);
+  const int first = segment ? FN(segment_start)(net, segment) : sliced;
   const int bottom = segment ? first : net->first_trained;
   const fm_layer *last = &net->layers[net->n_layers - 1];
   ptrdiff_t count = 0;
@@ -261,15 +326,11 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
       FN(backward_rows)(net, batch, end, bottom, row, row_end);
       continue;
     }
-    if (stage == 0) {
-      fm_matrix X = FN(rows_of)(&batch->X, row, row_end);
-      FN(gather)(data, batch->index + row, n, &X);
-      if (batch->nonzero)
-        for (ptrdiff_t r = 0; r < n; r++)
-          FN(nonzero_bits)(X.cols, (const REAL *)X.data + r * X.ld,
-                           batch->nonzero + (row + r) * batch->nonzero_ld);
-    }
-    FN(forward_rows)(net, first, end, batch, &batch->X, row, row_end, batch->nonzero,
+    if (stage == 0 && sliced)
+      FN(add_slices)(&net->layers[0], row, row_end);
+    else if (stage == 0)
+      FN(gather_rows)(data, batch, 0, row, row_end);
+    FN(forward_rows)(net, first, end, batch, &batch->X[0], row, row_end, batch->nonzero[0],
                      batch->nonzero_ld, scratch);
     if (stage < n_norms) continue;
 
@@ -309,9 +370,19 @@ static double FN(add_penalty)(const fm_layer *layer, double scale, ptrdiff_t row
   return scale * (layer->l1 * (double)vsum(sizes) + layer->l2 / 2 * (double)vsum(squares));
 }
 
-/* Strips of rows in which a weight matrix is updated. */
+/* Strips of FM_STRIP_ROWS rows, the last one of those that are left, in which a weight matrix is
+ * updated. */
 INLINE ptrdiff_t FN(strips_of)(const fm_layer *layer) {
-  return (layer->W.rows + FM_STRIP_ROWS - 1) / FM_STRIP_ROWS;
+  return N_BLOCKS(layer->W.rows, FM_STRIP_ROWS);
+}
+
+/* Where part `part` of `n_parts` of a layer's strips begins. Half of the parts share the strips of
+ * the first slice, which there are first. */
+INLINE ptrdiff_t FN(first_strip)(const fm_layer *layer, ptrdiff_t first_slice, int part,
+                                 int n_parts) {
+  const ptrdiff_t n = FN(strips_of)(layer), s = first_slice / FM_STRIP_ROWS;
+  if (s == 0) return n * part / n_parts;
+  return 2 * part < n_parts ? 2 * s * part / n_parts : s + (n - s) * (2 * part - n_parts) / n_parts;
 }
 
 /* The penalties that the last update_weights added, over all layers, of the weights before it. */
@@ -438,7 +509,6 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
   const int find = update->mode != FM_APPLY, apply = update->mode != FM_GRADIENT;
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
-    const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X;
     const int limited = layer->squares || update->clip < INFINITY;
     if (layer->kind != FM_DENSE) {
       if (part == n_parts - 1) FN(update_norm)(layer, batch, &bias_update);
@@ -447,19 +517,26 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     fm_update weights_update = *update;
     if (layer->decay >= 0) weights_update.l2 = weights_update.shrink = 0;
     const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
-    const ptrdiff_t n_strips = FN(strips_of)(layer);
-    const ptrdiff_t first = n_strips * part / n_parts, end = n_strips * (part + 1) / n_parts;
-    ptrdiff_t copied = k * first / n_strips;
+    const ptrdiff_t first_slice = l == 0 && FN(is_sliced)(batch) ? batch->X[0].cols : 0;
+    const ptrdiff_t first = FN(first_strip)(layer, first_slice, part, n_parts);
+    const ptrdiff_t end = FN(first_strip)(layer, first_slice, part + 1, n_parts);
+    /* Whether other threads have read the weights that this one changes. */
+    const int shared = n_parts > (first_slice ? 2 : 1);
+    ptrdiff_t copied = first * FM_STRIP_ROWS;
     for (ptrdiff_t strip = first; strip < end; strip++) {
-      const ptrdiff_t i = k * strip / n_strips, rows = k * (strip + 1) / n_strips - i;
+      const ptrdiff_t i = strip * FM_STRIP_ROWS,
+                      rows = k - i < FM_STRIP_ROWS ? k - i : FM_STRIP_ROWS;
       REAL *w = (REAL *)layer->W.data + i * ld;
       REAL *g = layer->G.data ? (REAL *)layer->G.data + i * ld : own;
       if (find) {
+        const int slice = first_slice && i >= first_slice;
+        const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X[slice];
+        const ptrdiff_t column = slice ? i - first_slice : i;
         ptrdiff_t n_samples = batch->n;
-        if (batch->nonzero && FN(reads_inputs)(net, l))
-          n_samples =
-              FN(list_samples)(batch->n, i, rows, batch->nonzero, batch->nonzero_ld, samples);
-        FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + i, input->ld,
+        if (batch->nonzero[slice] && FN(reads_inputs)(net, l))
+          n_samples = FN(list_samples)(batch->n, column, rows, batch->nonzero[slice],
+                                       batch->nonzero_ld, samples);
+        FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + column, input->ld,
                           layer->D.data, layer->D.ld, g, ld,
                           WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL, n_samples);
         if (layer->penalties)
@@ -473,7 +550,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
       if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
       if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
       REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
-      const ptrdiff_t ahead = n_parts > 1 && strip + 1 < end ? rows * ld : 0; /* the next strip */
+      const ptrdiff_t ahead = shared && strip + 1 < end ? rows * ld : 0; /* the next strip */
       FN(update_rows)(&weights_update, rows, n, ld, ahead, g, w, s0 ? s0 + i * ld : NULL,
                       s1 ? s1 + i * ld : NULL);
       /* Whole vectors of rows, as soon as they are there. */
@@ -485,7 +562,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
         copied += ready - some;
       }
     }
-    if (part == n_parts - 1) {
+    if (part == 0) { /* which has no more strips than others */
       REAL *g = layer->gb ? layer->gb : own;
       if (find) {
         const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);

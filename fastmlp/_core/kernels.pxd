@@ -99,10 +99,10 @@ cdef extern from "fastmlp.h" nogil:
         double penalty_scale
         uint64_t seed
         uint64_t first
-        fm_matrix X
+        fm_matrix X[2]
         fm_matrix Y
         double *losses
-        uint8_t *nonzero
+        uint8_t *nonzero[2]
         Py_ssize_t nonzero_ld
 
     enum: FM_TOGETHER
@@ -148,6 +148,9 @@ cdef extern from "fastmlp.h" nogil:
         int (*net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) noexcept nogil
         size_t (*scratch_size)(const fm_net *net, const fm_batch *batch) noexcept nogil
         int (*n_stages)(const fm_net *net) noexcept nogil
+        void (*batch_slices)(
+            const fm_net *net, const fm_data *data, fm_batch *batch, int part, int n_parts,
+            void *scratch) noexcept nogil
         Py_ssize_t (*batch_rows)(
             const fm_net *net, const fm_data *data, fm_batch *batch, int stage, Py_ssize_t start,
             Py_ssize_t stop, void *scratch) noexcept nogil

@@ -2,6 +2,7 @@
 
 Each thread runs
 
+    batch_slices     (where the first layer is wide) its share of that layer's products; barrier
     batch_rows       its rows of the batch, forward and back, down to every dZ
     barrier
     update_weights   its rows of every weight matrix: gradient and optimizer
@@ -22,6 +23,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from fastmlp._core.kernels cimport (
     FM_APPLY,
+    FM_DENSE,
     FM_FUSED,
     FM_GRADIENT,
     fm_barrier,
@@ -132,6 +134,9 @@ cdef Py_ssize_t run_step(
     batch.penalty_scale = 1 / batch.weight if run.divide_penalty and batch.weight > 0 else 1
     update.step_m, update.step_g = scalars[0], scalars[1]
     update.epsilon, update.shrink = scalars[2], scalars[3]
+    if batch.X[1].cols > 0:
+        run.kernels.batch_slices(run.net, run.data, batch, part, n_parts, scratch)
+        fm_barrier_wait(&run.barrier, part, n_parts)
     for stage in range(run.n_stages):
         if stage > 0:
             run.kernels.batch_statistics(run.net, batch, stage - 1, part, n_parts)
@@ -195,6 +200,18 @@ cdef void run_epochs(epoch_run *run, int part, int n_parts, SignalWatch watch) n
     fm_set_control(control)
 
 
+cdef tuple slices_of(const fm_net *net, Py_ssize_t n_inputs):
+    """Widths of the inputs' two slices, or of the one where the first layer is not worth it.
+
+    Whole strips of all kernels: the first one is a multiple of 24. It is the wider one, as images
+    have more to skip in their upper half.
+    """
+    if net.layers[0].kind != FM_DENSE or n_inputs < 256 or net.layers[0].W.cols < 64:
+        return (n_inputs,)
+    first = (n_inputs + 47) // 48 * 24
+    return first, n_inputs - first
+
+
 cdef class MinibatchTrainer:
     """Epochs over some data with one optimizer rule.
 
@@ -242,9 +259,10 @@ cdef class MinibatchTrainer:
         cdef double[::1] losses_view = losses
         self.keep = [losses]
         self.batch.losses = &losses_view[0]
-        self.batch.X = bound.own(bound.n_rows, bound.n_inputs, dtype)
+        for slice, width in enumerate(slices_of(&bound.net, bound.n_inputs)):
+            self.batch.X[slice] = bound.own(bound.n_rows, width, dtype)
         self.batch.nonzero_ld = (bound.n_inputs + 7) // 8 + 8
-        self.bits = np.zeros(bound.n_rows * self.batch.nonzero_ld, dtype=np.uint8)
+        self.bits = np.zeros((2, bound.n_rows, self.batch.nonzero_ld), dtype=np.uint8)
         if not labels:
             n_outputs = bound.net.layers[bound.net.n_layers - 1].W.cols
             self.batch.Y = bound.own(bound.n_rows, n_outputs, dtype)
@@ -255,9 +273,11 @@ cdef class MinibatchTrainer:
         With `skip_zeros` zeros of the inputs are left out of the products, where that pays; only
         for finite weights.
         """
-        cdef uint8_t[::1] bits = self.bits
+        cdef uint8_t[:, :, ::1] bits = self.bits
+        cdef int slice
         self.data = data
-        self.batch.nonzero = &bits[0] if skip_zeros else NULL
+        for slice in range(2):
+            self.batch.nonzero[slice] = &bits[slice, 0, 0] if skip_zeros else NULL
 
     def epochs(
         self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads,

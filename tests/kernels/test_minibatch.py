@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmlp import SGD, Adagrad, Adam, AdamW, Dense, Dropout, LayerNorm, Nadam, RMSprop
+from fastmlp import SGD, Adagrad, Adam, AdamW, BatchNorm, Dense, Dropout, LayerNorm, Nadam, RMSprop
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.backends import load_compiled
 from fastmlp.backends.base import PLAIN, StepOptions
@@ -234,6 +234,30 @@ def test_bits_do_not_depend_on_threads(isa, dtype, widths, batch_size, labels, z
     one = core_epochs(network, optimizer, data, 1)
     for n_threads in (1, 2, 3, 8):
         assert core_epochs(network, optimizer, data, n_threads) == one, n_threads
+
+
+@pytest.mark.parametrize(("zeros", "pixels"), [(0.0, False), (0.8, False), (0.8, True)])
+@pytest.mark.parametrize(
+    ("n_inputs", "layers"),
+    [
+        (256, [Dense(64, "softmax")]),
+        (263, [Dense(70, "gelu", l2=0.01, max_norm=1.0), BatchNorm(), Dense(5, "softmax")]),
+        (401, [Dense(65, "tanh"), Dropout(0.3), Dense(5, "softmax")]),
+    ],
+)
+def test_inputs_in_two_slices(isa, dtype, n_inputs, layers, zeros, pixels):
+    """A wide first layer: as the specification says, and the same bits in every way."""
+    network = network_of(n_inputs, layers, "cross_entropy", dtype)
+    options = {"labels": True, "weighted": True, "zeros": zeros, "pixels": pixels}
+    data = make_data(network[0], 150, 67, **options)
+    steps = StepOptions(clip_norm=0.5)
+    check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(150)] * 2, steps)
+    one = core_epochs(network, Adam(), data, 1, options=steps)
+    for n_threads in (2, 3, 8):
+        assert core_epochs(network, Adam(), data, n_threads, options=steps) == one, n_threads
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_backend, "_many_zeros", lambda X: zeros == 0)
+        assert core_epochs(network, Adam(), data, 2, options=steps) == one
 
 
 @given(sizes, sizes, st.integers(1, 130), st.sampled_from([0.3, 0.9, 0.99, 1.0]), seeds)
