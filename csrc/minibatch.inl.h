@@ -53,7 +53,7 @@ INLINE void FN(sparse_affine_forward)(const fm_matrix *X, const uint8_t *nonzero
                                       fm_matrix *Z, int32_t *scratch) {
   const ptrdiff_t m = X->rows, k = X->cols;
   const ptrdiff_t n_blocks = N_BLOCKS(m, FN(block_rows)(W->cols, 1));
-  ptrdiff_t counts[N_BLOCKS(FN(BLOCK), FM_STRIP_ROWS)], total = 0;
+  ptrdiff_t counts[N_BLOCKS(FN(BLOCK), FM_SKIP_ROWS)], total = 0;
   const FN(column_lists) lists = {scratch, counts, k + 16};
   for (ptrdiff_t block = 0; block < n_blocks; block++) {
     const ptrdiff_t i = m * block / n_blocks, rows = m * (block + 1) / n_blocks - i;
@@ -114,7 +114,7 @@ INLINE void FN(forward_rows)(const fm_net *net, int first, int last, const fm_ba
 
 /* Bytes of column lists for FN(BLOCK) rows. */
 INLINE size_t FN(lists_size)(ptrdiff_t n_features) {
-  return (size_t)(N_BLOCKS(FN(BLOCK), FM_STRIP_ROWS) * (n_features + 16)) * sizeof(int32_t);
+  return (size_t)(N_BLOCKS(FN(BLOCK), FM_SKIP_ROWS) * (n_features + 16)) * sizeof(int32_t);
 }
 
 /* Bytes of a row of bits: list_columns reads whole words. */
