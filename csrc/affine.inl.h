@@ -240,18 +240,30 @@ static void FN(affine_backward_bias)(const fm_matrix *dZ, void *db) {
   }
 }
 
+/* A block of at most VL by VL. */
+INLINE void FN(transpose_block)(ptrdiff_t rows, ptrdiff_t cols, const REAL *w, ptrdiff_t ldw,
+                                REAL *t, ptrdiff_t ldt) {
+  vec block[VL];
+  if (rows == VL && cols == VL) {
+    for (int r = 0; r < VL; r++) block[r] = vload(w + r * ldw);
+    vtranspose(block);
+    for (int r = 0; r < VL; r++) vstore(t + r * ldt, block[r]);
+  } else {
+    for (int r = 0; r < VL; r++) block[r] = r < rows ? vloadn(w + r * ldw, cols) : (vec){0};
+    vtranspose(block);
+    for (int r = 0; r < VL; r++)
+      if (r < cols) vstoren(t + r * ldt, block[r], rows);
+  }
+}
+
 /* WT = W^T.  W (k, n)  IN;  WT (n, k)  OUT */
 static void FN(transpose)(const fm_matrix *W, fm_matrix *WT) {
   const REAL *restrict w = W->data;
   REAL *restrict t = WT->data;
-  const ptrdiff_t rows = W->rows - W->rows % VL, cols = W->cols - W->cols % VL;
-  for (ptrdiff_t i = 0; i < rows; i += VL)
-    for (ptrdiff_t j = 0; j < cols; j += VL) {
-      vec block[VL];
-      for (int r = 0; r < VL; r++) block[r] = vload(w + (i + r) * W->ld + j);
-      vtranspose(block);
-      for (int r = 0; r < VL; r++) vstore(t + (j + r) * WT->ld + i, block[r]);
+  for (ptrdiff_t i = 0; i < W->rows; i += VL)
+    for (ptrdiff_t j = 0; j < W->cols; j += VL) {
+      const ptrdiff_t rows = W->rows - i < VL ? W->rows - i : VL;
+      const ptrdiff_t cols = W->cols - j < VL ? W->cols - j : VL;
+      FN(transpose_block)(rows, cols, w + i * W->ld + j, W->ld, t + j * WT->ld + i, WT->ld);
     }
-  for (ptrdiff_t j = 0; j < W->cols; j++)
-    for (ptrdiff_t i = j < cols ? rows : 0; i < W->rows; i++) t[j * WT->ld + i] = w[i * W->ld + j];
 }

@@ -553,13 +553,13 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
       const ptrdiff_t ahead = shared && strip + 1 < end ? rows * ld : 0; /* the next strip */
       FN(update_rows)(&weights_update, rows, n, ld, ahead, g, w, s0 ? s0 + i * ld : NULL,
                       s1 ? s1 + i * ld : NULL);
-      /* Whole vectors of rows, as soon as they are there. */
-      const ptrdiff_t ready = i + rows - copied, some = strip + 1 < end ? ready % VL : 0;
-      if (layer->WT.data && ready > some) {
-        const fm_matrix changed = FN(rows_of)(&layer->W, copied, copied + ready - some);
-        fm_matrix copy = {(REAL *)layer->WT.data + copied, n, ready - some, layer->WT.ld};
+      /* Whole vectors of rows of the copy, as soon as they are there. */
+      const ptrdiff_t ready = strip + 1 < end ? (i + rows) / VL * VL : i + rows;
+      if (layer->WT.data && ready > copied) {
+        const fm_matrix changed = FN(rows_of)(&layer->W, copied, ready);
+        fm_matrix copy = {(REAL *)layer->WT.data + copied, n, ready - copied, layer->WT.ld};
         FN(transpose)(&changed, &copy);
-        copied += ready - some;
+        copied = ready;
       }
     }
     if (part == 0) { /* which has no more strips than others */
