@@ -156,6 +156,18 @@ INLINE ptrdiff_t FN(block_rows)(ptrdiff_t n, int skipping) {
 
 #define N_BLOCKS(m, most) (((m) + (most) - 1) / (most))
 
+/* Vectors of the next panel of at most `most`, of the n columns that are left; divided as evenly: a
+ * last panel of one vector has too few chains. */
+INLINE ptrdiff_t FN(panel_vectors)(ptrdiff_t n, ptrdiff_t most) {
+  const ptrdiff_t vectors = N_BLOCKS(n, VL);
+  return N_BLOCKS(vectors, N_BLOCKS(vectors, most));
+}
+
+/* Lanes of the last of nv vectors at the front of n columns. */
+INLINE ptrdiff_t FN(tail_of)(ptrdiff_t n, ptrdiff_t nv) {
+  return n < nv * VL ? n - (nv - 1) * VL : VL;
+}
+
 /* z = init + x w.  x (m, k), w (k, n), init (n,) or NULL  IN;  z (m, n)  OUT
  * lists: NULL, or the columns of x that matter to each block of rows.
  * A panel of columns of w is used by all blocks while it is near. */
@@ -164,7 +176,6 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
                         const FN(column_lists) * lists) {
   const ptrdiff_t most = FN(block_rows)(n, lists != NULL), n_blocks = N_BLOCKS(m, most);
   const int low = most < FM_TILE_ROWS;
-  const ptrdiff_t panel = (low ? FM_STRIP_VECTORS : 2) * VL;
   FN(tile_job) job = {.k = k, .ldx = ldx, .ldw = ldw, .ldz = ldz, .tail = VL};
   ptrdiff_t j = 0;
 #define ROW_PANELS(nv)                                                                             \
@@ -181,9 +192,9 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
     ROW_PANELS(8)
   }
 #undef ROW_PANELS
-  for (; j < n; j += panel) {
-    const ptrdiff_t width = n - j < panel ? n - j : panel, nv = (width + VL - 1) / VL;
-    job.tail = width - (nv - 1) * VL;
+  for (ptrdiff_t nv; j < n; j += nv * VL) {
+    nv = FN(panel_vectors)(n - j, low ? FM_STRIP_VECTORS : 2);
+    job.tail = FN(tail_of)(n - j, nv);
     job.w = w + j, job.init = init ? init + j : NULL;
     for (ptrdiff_t block = 0; block < n_blocks; block++) {
       const ptrdiff_t i = m * block / n_blocks, rows = m * (block + 1) / n_blocks - i;
@@ -203,10 +214,9 @@ static void FN(strip_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL 
                               const int32_t *list, ptrdiff_t n_list) {
   FN(tile_job)
   job = {.k = list ? n_list : k, .list = list, .x = x, .ldx = ldx, .ldw = ldw, .ldz = ldz};
-  for (ptrdiff_t j = 0; j < n; j += FM_STRIP_VECTORS * VL) {
-    const ptrdiff_t width = n - j < FM_STRIP_VECTORS * VL ? n - j : FM_STRIP_VECTORS * VL;
-    const ptrdiff_t nv = (width + VL - 1) / VL;
-    job.tail = width - (nv - 1) * VL;
+  for (ptrdiff_t j = 0, nv; j < n; j += nv * VL) {
+    nv = FN(panel_vectors)(n - j, FM_STRIP_VECTORS);
+    job.tail = FN(tail_of)(n - j, nv);
     job.w = w + j, job.z = z + j;
     FN(tiles_t)[m - 1][nv - 1][job.tail < VL][list != NULL](&job);
   }
