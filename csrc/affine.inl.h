@@ -160,7 +160,7 @@ INLINE ptrdiff_t FN(block_rows)(ptrdiff_t n, int skipping) {
  * last panel of one vector has too few chains. */
 INLINE ptrdiff_t FN(panel_vectors)(ptrdiff_t n, ptrdiff_t most) {
   const ptrdiff_t vectors = N_BLOCKS(n, VL);
-  return N_BLOCKS(vectors, N_BLOCKS(vectors, most));
+  return vectors <= most ? vectors : N_BLOCKS(vectors, N_BLOCKS(vectors, most));
 }
 
 /* Lanes of the last of nv vectors at the front of n columns. */
@@ -250,7 +250,7 @@ static void FN(affine_backward_bias)(const fm_matrix *dZ, void *db) {
   }
 }
 
-/* A block of at most VL by VL. */
+/* A block of at most VL by VL; a few elements one by one. */
 INLINE void FN(transpose_block)(ptrdiff_t rows, ptrdiff_t cols, const REAL *w, ptrdiff_t ldw,
                                 REAL *t, ptrdiff_t ldt) {
   vec block[VL];
@@ -258,6 +258,9 @@ INLINE void FN(transpose_block)(ptrdiff_t rows, ptrdiff_t cols, const REAL *w, p
     for (int r = 0; r < VL; r++) block[r] = vload(w + r * ldw);
     vtranspose(block);
     for (int r = 0; r < VL; r++) vstore(t + r * ldt, block[r]);
+  } else if (rows * cols <= 64) {
+    for (ptrdiff_t c = 0; c < cols; c++)
+      for (ptrdiff_t r = 0; r < rows; r++) t[c * ldt + r] = w[r * ldw + c];
   } else {
     for (int r = 0; r < VL; r++) block[r] = r < rows ? vloadn(w + r * ldw, cols) : (vec){0};
     vtranspose(block);

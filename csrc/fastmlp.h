@@ -134,8 +134,7 @@ typedef struct {
   double weight;        /* sum of the samples' weights */
   double penalty_scale; /* times the layers' penalties */
   uint64_t seed, first; /* of the random numbers; place in the epoch of sample 0 */
-  fm_matrix X[2];       /* (n, n_features) gathered, or two slices of it, the first not
-                         * the narrower one; X[1] may have no columns */
+  fm_matrix X[2];       /* (n, n_features) gathered; or two slices of it, the wider one first */
   fm_matrix Y;          /* (n, n_outputs) gathered, where the targets are rows */
   uint8_t *nonzero[2];  /* laid out as X, bits: which features are not 0; NULL: none is skipped */
   ptrdiff_t nonzero_ld; /* bytes, at least n_features / 8 rounded up and eight more */

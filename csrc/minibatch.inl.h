@@ -8,10 +8,10 @@
  * depend on how many threads share the work.
  *
  * A wide first layer is most of the net, and in every step its weights would go from the thread
- * that changes them to all that read them. So its inputs are two slices. Their products are a phase
- * before, batch_slices, and are added up in batch_rows: of two threads each reads, and changes, the
- * weights of its own slice alone. There are two slices whatever the number of threads, for the
- * bits' sake.
+ * that changes them to all that read them. So its inputs are two slices. Their products are made
+ * before, by batch_slices with a barrier behind, and added up in batch_rows: of two threads each
+ * reads, and changes, the weights of its own slice alone. There are two slices whatever the number
+ * of threads, for the bits' sake.
  */
 
 /* X[r] = data[index[r]], pixels divided by 255. index NULL: rows 0, 1, 2, ...
@@ -221,7 +221,7 @@ INLINE size_t FN(samples_size)(const fm_batch *batch) {
   return ((size_t)batch->X[0].rows * sizeof(int32_t) + 63) / 64 * 64;
 }
 
-/* Bytes of scratch that a thread needs for the two phases. */
+/* Bytes of scratch that a thread needs. */
 static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
   ptrdiff_t widest = 0;
   for (int l = 0; l < net->n_layers; l++)
@@ -499,17 +499,60 @@ static void FN(update_norm)(const fm_layer *layer, const fm_batch *batch, const 
     FN(observe_batch)(layer, batch->n);
 }
 
-/* Second phase: part `part` of `n_parts` of every weight matrix and bias. */
+/* The gradient of rows [i, i + rows) of a layer's weights, one strip, with penalties and clipped.
+ * g (rows, n)  OUT, rows ld apart;  samples: for a list of the batch's */
+INLINE void FN(strip_gradient)(const fm_net *net, int l, const fm_batch *batch, double clip,
+                               ptrdiff_t i, ptrdiff_t rows, int32_t *samples, REAL *g) {
+  const fm_layer *layer = &net->layers[l];
+  const ptrdiff_t n = layer->W.cols, ld = layer->W.ld, strip = i / FM_STRIP_ROWS;
+  const int slice = l == 0 && FN(is_sliced)(batch) && i >= batch->X[0].cols;
+  const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X[slice];
+  const ptrdiff_t column = slice ? i - batch->X[0].cols : i;
+  ptrdiff_t n_samples = batch->n;
+  if (batch->nonzero[slice] && FN(reads_inputs)(net, l))
+    n_samples =
+        FN(list_samples)(batch->n, column, rows, batch->nonzero[slice], batch->nonzero_ld, samples);
+  FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + column, input->ld, layer->D.data,
+                    layer->D.ld, g, ld, WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL,
+                    n_samples);
+  if (layer->penalties) {
+    const REAL *w = (const REAL *)layer->W.data + i * ld;
+    layer->penalties[strip] = FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
+  }
+  if (layer->squares || clip < INFINITY) {
+    const double squares = FN(clip_gradient)(clip, rows, n, ld, g);
+    if (layer->squares) layer->squares[strip] = squares;
+  }
+}
+
+/* A layer's bias, from its gradient on. g (n,): memory, where the gradient is not stored. */
+static void FN(update_bias)(const fm_layer *layer, const fm_batch *batch, const fm_update *update,
+                            REAL *g) {
+  const ptrdiff_t n = layer->W.cols;
+  if (layer->gb) g = layer->gb;
+  if (update->mode != FM_APPLY) {
+    const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);
+    FN(affine_backward_bias)(&D, g);
+    if (layer->squares || update->clip < INFINITY) {
+      const double squares = FN(clip_gradient)(update->clip, 1, n, n, g);
+      if (layer->squares) layer->squares[layer->W.rows] = squares;
+    }
+  }
+  if (update->mode == FM_GRADIENT) return;
+  if (update->factor < 1) FN(scale_rows)(update->factor, 1, n, n, g);
+  FN(optimizer_update)(update, n, g, layer->b, layer->b_moments[0], layer->b_moments[1]);
+}
+
+/* Second phase: part `part` of `n_parts` of every weight matrix, and part 0 the biases, which has
+ * no more strips than others. */
 static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                                int part, int n_parts, void *scratch) {
   fm_update bias_update = *update;
   bias_update.l2 = bias_update.shrink = 0;
   int32_t *samples = scratch;
   REAL *own = (REAL *)((char *)scratch + FN(samples_size)(batch));
-  const int find = update->mode != FM_APPLY, apply = update->mode != FM_GRADIENT;
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
-    const int limited = layer->squares || update->clip < INFINITY;
     if (layer->kind != FM_DENSE) {
       if (part == n_parts - 1) FN(update_norm)(layer, batch, &bias_update);
       continue;
@@ -524,29 +567,13 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     const int shared = n_parts > (first_slice ? 2 : 1);
     ptrdiff_t copied = first * FM_STRIP_ROWS;
     for (ptrdiff_t strip = first; strip < end; strip++) {
-      const ptrdiff_t i = strip * FM_STRIP_ROWS,
-                      rows = k - i < FM_STRIP_ROWS ? k - i : FM_STRIP_ROWS;
+      const ptrdiff_t i = strip * FM_STRIP_ROWS;
+      const ptrdiff_t rows = k - i < FM_STRIP_ROWS ? k - i : FM_STRIP_ROWS;
       REAL *w = (REAL *)layer->W.data + i * ld;
       REAL *g = layer->G.data ? (REAL *)layer->G.data + i * ld : own;
-      if (find) {
-        const int slice = first_slice && i >= first_slice;
-        const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X[slice];
-        const ptrdiff_t column = slice ? i - first_slice : i;
-        ptrdiff_t n_samples = batch->n;
-        if (batch->nonzero[slice] && FN(reads_inputs)(net, l))
-          n_samples = FN(list_samples)(batch->n, column, rows, batch->nonzero[slice],
-                                       batch->nonzero_ld, samples);
-        FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + column, input->ld,
-                          layer->D.data, layer->D.ld, g, ld,
-                          WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL, n_samples);
-        if (layer->penalties)
-          layer->penalties[strip] = FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
-        if (limited) {
-          const double squares = FN(clip_gradient)(update->clip, rows, n, ld, g);
-          if (layer->squares) layer->squares[strip] = squares;
-        }
-      }
-      if (!apply) continue;
+      if (update->mode != FM_APPLY)
+        FN(strip_gradient)(net, l, batch, update->clip, i, rows, samples, g);
+      if (update->mode == FM_GRADIENT) continue;
       if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
       if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
       REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
@@ -562,19 +589,6 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
         copied = ready;
       }
     }
-    if (part == 0) { /* which has no more strips than others */
-      REAL *g = layer->gb ? layer->gb : own;
-      if (find) {
-        const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);
-        FN(affine_backward_bias)(&D, g);
-        if (limited) {
-          const double squares = FN(clip_gradient)(update->clip, 1, n, ld, g);
-          if (layer->squares) layer->squares[k] = squares;
-        }
-      }
-      if (!apply) continue;
-      if (update->factor < 1) FN(scale_rows)(update->factor, 1, n, ld, g);
-      FN(optimizer_update)(&bias_update, n, g, layer->b, layer->b_moments[0], layer->b_moments[1]);
-    }
+    if (part == 0) FN(update_bias)(layer, batch, &bias_update, own);
   }
 }

@@ -240,9 +240,9 @@ def test_bits_do_not_depend_on_threads(isa, dtype, widths, batch_size, labels, z
 @pytest.mark.parametrize(
     ("n_inputs", "layers"),
     [
-        (256, [Dense(64, "softmax")]),
-        (263, [Dense(70, "gelu", l2=0.01, max_norm=1.0), BatchNorm(), Dense(5, "softmax")]),
-        (401, [Dense(65, "tanh"), Dropout(0.3), Dense(5, "softmax")]),
+        (256, [Dense(256, "softmax")]),
+        (263, [Dense(250, "gelu", l2=0.01, max_norm=1.0), BatchNorm(), Dense(5, "softmax")]),
+        (701, [Dense(95, "tanh"), Dropout(0.3), Dense(5, "softmax")]),
     ],
 )
 def test_inputs_in_two_slices(isa, dtype, n_inputs, layers, zeros, pixels):
