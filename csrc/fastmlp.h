@@ -193,6 +193,8 @@ typedef struct {
                           ptrdiff_t start, ptrdiff_t stop, void *scratch);
   void (*batch_statistics)(const fm_net *net, const fm_batch *batch, int stage, int part,
                            int n_parts);
+
+  /* updates.inl.h */
   void (*update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                          int part, int n_parts, void *scratch);
   double (*sum_of_penalties)(const fm_net *net);

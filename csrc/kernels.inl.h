@@ -21,6 +21,8 @@
 
 #include "minibatch.inl.h"
 
+#include "updates.inl.h"
+
 #include "sgd.inl.h"
 
 #define STRING_(x) #x

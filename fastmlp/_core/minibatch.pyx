@@ -11,7 +11,7 @@ over all steps. Where the first layer is wide, batch_slices, its share of that l
 a barrier come before. With batch norms batch_rows has stages, of which each needs sums over the
 whole batch. Where the norm of the whole gradient limits it, update_weights comes in two halves with
 a barrier between; where layers limit the norm of their weights, that is one more phase.
-csrc/minibatch.inl.h has the phases and says why the bits do not depend on the number of threads.
+csrc/minibatch.inl.h says why the bits do not depend on the number of threads.
 """
 
 import numpy as np

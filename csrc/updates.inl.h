@@ -1,0 +1,245 @@
+/* The second phase of a step of minibatch training, and those that follow where weights are limited
+ * or averaged. A weight matrix is taken in strips of rows: each strip's gradient goes to the
+ * optimizer while it is near.
+ */
+
+/* g += scale (l2 w + l1 sign(w)) for a strip of weights; returns scale (l2 / 2 w^2 + l1 |w|),
+ * summed. w (rows, n)  IN;  g (rows, n)  IN and OUT; rows of both lie ld apart */
+static double FN(add_penalty)(const fm_layer *layer, double scale, ptrdiff_t rows, ptrdiff_t n,
+                              ptrdiff_t ld, const REAL *w, REAL *g) {
+  const vec l1 = vset1((REAL)(scale * layer->l1)), l2 = vset1((REAL)(scale * layer->l2));
+  vec squares = {0}, sizes = {0};
+  for (ptrdiff_t r = 0; r < rows; r++, w += ld, g += ld)
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+      const vec v = vloadn(w + j, lanes), size = vabs(v);
+      const vec sign = vblend(vlt((vec){0}, size), vcopysign(l1, v), (vec){0});
+      vstoren(g + j, vfma(l2, v, vloadn(g + j, lanes)) + sign, lanes);
+      squares = vfma(v, v, squares);
+      sizes += size;
+    }
+  return scale * (layer->l1 * (double)vsum(sizes) + layer->l2 / 2 * (double)vsum(squares));
+}
+
+/* Strips of FM_STRIP_ROWS rows, the last one of those that are left, in which a weight matrix is
+ * updated. */
+INLINE ptrdiff_t FN(strips_of)(const fm_layer *layer) {
+  return N_BLOCKS(layer->W.rows, FM_STRIP_ROWS);
+}
+
+/* Where part `part` of `n_parts` of a layer's strips begins. Half of the parts share the strips of
+ * the first slice, which there are first. */
+INLINE ptrdiff_t FN(first_strip)(const fm_layer *layer, ptrdiff_t first_slice, int part,
+                                 int n_parts) {
+  const ptrdiff_t n = FN(strips_of)(layer), s = first_slice / FM_STRIP_ROWS;
+  if (s == 0) return n * part / n_parts;
+  return 2 * part < n_parts ? 2 * s * part / n_parts : s + (n - s) * (2 * part - n_parts) / n_parts;
+}
+
+/* The penalties that the last update_weights added, over all layers, of the weights before it. */
+static double FN(sum_of_penalties)(const fm_net *net) {
+  double sum = 0;
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    for (ptrdiff_t strip = 0; layer->penalties && strip < FN(strips_of)(layer); strip++)
+      sum += layer->penalties[strip];
+  }
+  return sum;
+}
+
+/* The squared norm of the gradient that the last update_weights found, over all layers. */
+static double FN(sum_of_squares)(const fm_net *net) {
+  double sum = 0;
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    for (ptrdiff_t strip = 0; strip < FN(strips_of)(layer); strip++) sum += layer->squares[strip];
+    sum += layer->squares[layer->W.rows];
+  }
+  return sum;
+}
+
+/* Keeps g in [-clip, clip]; returns the sum of its squares then.
+ * g (rows, n)  IN and OUT; rows lie ld apart */
+static double FN(clip_gradient)(double clip, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld, REAL *g) {
+  const vec high = vset1((REAL)clip);
+  double sum = 0;
+  for (ptrdiff_t r = 0; r < rows; r++, g += ld) {
+    vec squares = {0};
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+      const vec v = vmax(-high, vmin(high, vloadn(g + j, lanes)));
+      vstoren(g + j, v, lanes);
+      squares = vfma(v, v, squares);
+    }
+    sum += (double)vsum(squares);
+  }
+  return sum;
+}
+
+/* x *= factor.  x (rows, n)  IN and OUT; rows lie ld apart */
+static void FN(scale_rows)(double factor, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld, REAL *x) {
+  const vec f = vset1((REAL)factor);
+  for (ptrdiff_t r = 0; r < rows; r++, x += ld)
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+      vstoren(x + j, f * vloadn(x + j, lanes), lanes);
+    }
+}
+
+/* Third phase, of layers with max_norm: part `part` of `n_parts` of the units; a unit whose
+ * weights' norm is above it gets them scaled back to it. */
+static void FN(constrain_weights)(const fm_net *net, int part, int n_parts) {
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    if (layer->max_norm == 0) continue;
+    const ptrdiff_t n = layer->W.cols, vectors = (n + VL - 1) / VL;
+    const ptrdiff_t end = vectors * (part + 1) / n_parts * VL;
+    for (ptrdiff_t j = vectors * part / n_parts * VL; j < end; j += VL) {
+      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+      REAL *w = (REAL *)layer->W.data + j, norms[VL];
+      vec squares = {0};
+      for (ptrdiff_t i = 0; i < layer->W.rows; i++) {
+        const vec v = vloadn(w + i * layer->W.ld, lanes);
+        squares = vfma(v, v, squares);
+      }
+      vstore(norms, vsqrt(squares));
+      for (ptrdiff_t c = 0; c < lanes; c++) {
+        if (!(norms[c] > (REAL)layer->max_norm)) continue;
+        const REAL factor = (REAL)layer->max_norm / norms[c];
+        for (ptrdiff_t i = 0; i < layer->W.rows; i++) w[i * layer->W.ld + c] *= factor;
+        REAL *row = layer->WT.data ? (REAL *)layer->WT.data + (j + c) * layer->WT.ld : NULL;
+        for (ptrdiff_t i = 0; row && i < layer->W.rows; i++) row[i] *= factor;
+      }
+    }
+  }
+}
+
+/* average += share (w - average).  w (n,)  IN;  average (n,)  IN and OUT */
+static void FN(average_weights)(ptrdiff_t n, double share, const void *weights, void *average) {
+  const REAL *w = weights;
+  REAL *a = average;
+  for (ptrdiff_t j = 0; j < n; j += VL) {
+    const ptrdiff_t lanes = n - j < VL ? n - j : VL;
+    const vec old = vloadn(a + j, lanes);
+    vstoren(a + j, vfma(vset1((REAL)share), vloadn(w + j, lanes) - old, old), lanes);
+  }
+}
+
+/* n weights that are no matrix, from their gradient g on: clipped, its squares noted where that is
+ * wanted, given to the optimizer. */
+static void FN(update_vector)(const fm_update *update, ptrdiff_t n, REAL *g, void *w,
+                              void *const moments[2], double *squares) {
+  if (update->mode != FM_APPLY && (squares || update->clip < INFINITY)) {
+    const double sum = FN(clip_gradient)(update->clip, 1, n, n, g);
+    if (squares) *squares = sum;
+  }
+  if (update->mode == FM_GRADIENT) return;
+  if (update->factor < 1) FN(scale_rows)(update->factor, 1, n, n, g);
+  FN(optimizer_update)(update, n, g, w, moments[0], moments[1]);
+}
+
+/* The second phase of a layer without weights: a norm's gain and shift, a batch norm's running
+ * statistics; nothing for dropout. */
+static void FN(update_norm)(const fm_layer *layer, const fm_batch *batch, const fm_update *update) {
+  if (layer->kind == FM_DROPOUT) return;
+  const ptrdiff_t n = layer->W.cols;
+  REAL *g[2] = {layer->gains, layer->shifts}, *w[2] = {layer->W.data, layer->b};
+  void *const *moments[2] = {layer->W_moments, layer->b_moments};
+  if (update->mode != FM_APPLY && layer->kind == FM_LAYER_NORM) {
+    const fm_matrix H = FN(rows_of)(&layer->H, 0, batch->n);
+    const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);
+    FN(norm_gradients)(&H, &D, 0, n, g[0], g[1]);
+  }
+  for (int i = 0; i < 2; i++)
+    FN(update_vector)(update, n, g[i], w[i], moments[i],
+                      layer->squares ? layer->squares + i : NULL);
+  if (update->mode != FM_GRADIENT && layer->kind == FM_BATCH_NORM)
+    FN(observe_batch)(layer, batch->n);
+}
+
+/* The gradient of rows [i, i + rows) of a layer's weights, one strip, with penalties and clipped.
+ * g (rows, n)  OUT, rows ld apart;  samples: for a list of the batch's */
+INLINE void FN(strip_gradient)(const fm_net *net, int l, const fm_batch *batch, double clip,
+                               ptrdiff_t i, ptrdiff_t rows, int32_t *samples, REAL *g) {
+  const fm_layer *layer = &net->layers[l];
+  const ptrdiff_t n = layer->W.cols, ld = layer->W.ld, strip = i / FM_STRIP_ROWS;
+  const int slice = l == 0 && FN(is_sliced)(batch) && i >= batch->X[0].cols;
+  const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X[slice];
+  const ptrdiff_t column = i - FN(slice_start)(batch, slice);
+  ptrdiff_t n_samples = batch->n;
+  if (batch->nonzero[slice] && FN(reads_inputs)(net, l))
+    n_samples =
+        FN(list_samples)(batch->n, column, rows, batch->nonzero[slice], batch->nonzero_ld, samples);
+  FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + column, input->ld, layer->D.data,
+                    layer->D.ld, g, ld, WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL,
+                    n_samples);
+  if (layer->penalties) {
+    const REAL *w = (const REAL *)layer->W.data + i * ld;
+    layer->penalties[strip] = FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
+  }
+  if (layer->squares || clip < INFINITY) {
+    const double squares = FN(clip_gradient)(clip, rows, n, ld, g);
+    if (layer->squares) layer->squares[strip] = squares;
+  }
+}
+
+/* A layer's bias. g (n,): memory, where its gradient is not stored. */
+static void FN(update_bias)(const fm_layer *layer, const fm_batch *batch, const fm_update *update,
+                            REAL *g) {
+  if (layer->gb) g = layer->gb;
+  if (update->mode != FM_APPLY) {
+    const fm_matrix D = FN(rows_of)(&layer->D, 0, batch->n);
+    FN(affine_backward_bias)(&D, g);
+  }
+  FN(update_vector)(update, layer->W.cols, g, layer->b, layer->b_moments,
+                    layer->squares ? layer->squares + layer->W.rows : NULL);
+}
+
+/* Second phase: part `part` of `n_parts` of every weight matrix; part 0 has the biases too. */
+static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
+                               int part, int n_parts, void *scratch) {
+  fm_update bias_update = *update;
+  bias_update.l2 = bias_update.shrink = 0;
+  int32_t *samples = scratch;
+  REAL *own = (REAL *)((char *)scratch + FN(samples_size)(batch));
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    if (layer->kind != FM_DENSE) {
+      if (part == n_parts - 1) FN(update_norm)(layer, batch, &bias_update);
+      continue;
+    }
+    fm_update weights_update = *update;
+    if (layer->decay >= 0) weights_update.l2 = weights_update.shrink = 0;
+    const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
+    const ptrdiff_t first_slice = l == 0 && FN(is_sliced)(batch) ? batch->X[0].cols : 0;
+    const ptrdiff_t first = FN(first_strip)(layer, first_slice, part, n_parts);
+    const ptrdiff_t end = FN(first_strip)(layer, first_slice, part + 1, n_parts);
+    /* Whether other threads have read the weights that this one changes. */
+    const int shared = n_parts > (first_slice ? 2 : 1);
+    ptrdiff_t copied = first * FM_STRIP_ROWS;
+    for (ptrdiff_t strip = first; strip < end; strip++) {
+      const ptrdiff_t i = strip * FM_STRIP_ROWS;
+      const ptrdiff_t rows = k - i < FM_STRIP_ROWS ? k - i : FM_STRIP_ROWS;
+      REAL *w = (REAL *)layer->W.data + i * ld;
+      REAL *g = layer->G.data ? (REAL *)layer->G.data + i * ld : own;
+      if (update->mode != FM_APPLY)
+        FN(strip_gradient)(net, l, batch, update->clip, i, rows, samples, g);
+      if (update->mode == FM_GRADIENT) continue;
+      if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
+      if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
+      REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
+      const ptrdiff_t ahead = shared && strip + 1 < end ? rows * ld : 0; /* the next strip */
+      FN(update_rows)(&weights_update, rows, n, ld, ahead, g, w, s0 ? s0 + i * ld : NULL,
+                      s1 ? s1 + i * ld : NULL);
+      /* Whole vectors of rows of the copy, as soon as they are there. */
+      const ptrdiff_t ready = strip + 1 < end ? (i + rows) / VL * VL : i + rows;
+      if (layer->WT.data && ready > copied) {
+        const fm_matrix changed = FN(rows_of)(&layer->W, copied, ready);
+        fm_matrix copy = {(REAL *)layer->WT.data + copied, n, ready - copied, layer->WT.ld};
+        FN(transpose)(&changed, &copy);
+        copied = ready;
+      }
+    }
+    if (part == 0) FN(update_bias)(layer, batch, &bias_update, own);
+  }
+}
