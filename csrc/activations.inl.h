@@ -136,33 +136,6 @@ INLINE REAL FN(row_maximum)(ptrdiff_t n, const REAL *z) {
   return vlargest(largest);
 }
 
-/* Rows of few columns are worked on VL at a time, a vector for each column: FN(in_columns) says
- * whether, for m rows of n. What is summed over a row goes in the order of vsum, so that a row has
- * the same bits either way. */
-INLINE int FN(in_columns)(ptrdiff_t m, ptrdiff_t n) { return m > 2 && n <= VL / 2; }
-
-/* One column of m rows, at most VL; the last of them is repeated.  x (m,), ld apart  IN */
-INLINE vec FN(column)(ptrdiff_t m, const REAL *x, ptrdiff_t ld) {
-  vec column;
-#pragma GCC unroll 16
-  for (ptrdiff_t r = 0; r < VL; r++) column[r] = x[(r < m ? r : m - 1) * ld];
-  return column;
-}
-
-/* The largest of each of m rows, at most VL; then anything.  x (m, n)  IN */
-INLINE vec FN(row_maxima)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t ld) {
-  if (FN(in_columns)(m, n)) {
-    vec top = FN(column)(m, x, ld);
-    for (ptrdiff_t j = 1; j < n; j++) top = vmax(FN(column)(m, x + j, ld), top);
-    return top;
-  }
-  if (m == 1) return vset1(FN(row_maximum)(n, x));
-  REAL top[VL];
-  vstore(top, (vec){0});
-  for (ptrdiff_t r = 0; r < m; r++) top[r] = FN(row_maximum)(n, x + r * ld);
-  return vload(top);
-}
-
 /* softmax of one row: e^(z - max) over its sum.  z (n,)  IN;  a (n,)  OUT */
 INLINE void FN(softmax_row)(ptrdiff_t n, const REAL *z, REAL *a) {
   if (n <= VL) { /* most outputs: all in registers */
@@ -185,24 +158,6 @@ INLINE void FN(softmax_row)(ptrdiff_t n, const REAL *z, REAL *a) {
   vec factor = vset1(1 / vsum(sum));
   for (ptrdiff_t j = 0; j < whole; j += VL) vstore(a + j, vload(a + j) * factor);
   if (tail) vstoren(a + whole, vloadn(a + whole, tail) * factor, tail);
-}
-
-/* softmax of m rows in columns.  z (m, n)  IN;  a (m, n)  OUT, may be z */
-INLINE void FN(softmax_columns)(ptrdiff_t m, ptrdiff_t n, const REAL *z, ptrdiff_t ldz, REAL *a,
-                                ptrdiff_t lda) {
-  vec e[VL / 2], sums[VL / 2], top = vset1(-INFINITY);
-  for (ptrdiff_t j = 0; j < n; j++) {
-    e[j] = FN(column)(m, z + j, ldz);
-    top = vmax(e[j], top);
-  }
-  for (ptrdiff_t j = 0; j < n; j++) sums[j] = e[j] = vexp(e[j] - top);
-  for (ptrdiff_t width = VL / 4; width > 0; width /= 2)
-    for (ptrdiff_t j = 0; j < width && j + width < n; j++) sums[j] += sums[j + width];
-  const vec factor = 1 / sums[0];
-  REAL columns[VL / 2][VL];
-  for (ptrdiff_t j = 0; j < n; j++) vstore(columns[j], e[j] * factor);
-  for (ptrdiff_t r = 0; r < m; r++)
-    for (ptrdiff_t j = 0; j < n; j++) a[r * lda + j] = columns[j][r];
 }
 
 /* dz_j = a_j (da_j - sum_i da_i a_i): the Jacobian a_i (delta_ij - a_j) times da.
@@ -254,15 +209,8 @@ static void FN(activation_forward)(int activation, const fm_matrix *Z, fm_matrix
         FN(increasing_row)(Z->cols, (const REAL *)Z->data + r * Z->ld, (REAL *)A->data + r * A->ld);
       break;
     case FM_SOFTMAX:
-      for (ptrdiff_t r = 0, m; r < Z->rows; r += m) {
-        const REAL *z = (const REAL *)Z->data + r * Z->ld;
-        REAL *a = (REAL *)A->data + r * A->ld;
-        m = Z->rows - r < VL ? Z->rows - r : VL;
-        if (FN(in_columns)(m, Z->cols))
-          FN(softmax_columns)(m, Z->cols, z, Z->ld, a, A->ld);
-        else
-          FN(softmax_row)(Z->cols, z, a), m = 1;
-      }
+      for (ptrdiff_t r = 0; r < Z->rows; r++)
+        FN(softmax_row)(Z->cols, (const REAL *)Z->data + r * Z->ld, (REAL *)A->data + r * A->ld);
       break;
     default:
       for (ptrdiff_t r = 0; r < Z->rows; r++)

@@ -155,9 +155,7 @@ INLINE const REAL *FN(target_row)(const fm_targets *Y, ptrdiff_t r) {
 /* Lanes j, j + 1, ... of a target row, or of a label's one-hot row. */
 INLINE vec FN(target_lanes)(const REAL *y, int64_t label, ptrdiff_t j, ptrdiff_t lanes) {
   if (y) return vloadn(y + j, lanes);
-  ivec lane;
-  for (int i = 0; i < VL; i++) lane[i] = i;
-  return (vec)((lane == (INT)(label - j)) & (ivec)vset1(1));
+  return (vec)((vlane() == (INT)(label - j)) & (ivec)vset1(1));
 }
 
 /* One sample: outputs, pre-activations, targets (y, or NULL with a label), options, all (n,).
@@ -277,8 +275,12 @@ static void FN(cross_entropy_fused)(const fm_loss *loss, const fm_matrix *A, con
     const ptrdiff_t m = A->rows - start < VL ? A->rows - start : VL;
     const REAL *z = (const REAL *)Z->data + start * Z->ld;
     REAL logs[VL], largest[VL];
-    vstore(logs, vlog(FN(row_maxima)(m, n, (const REAL *)A->data + start * A->ld, A->ld)));
-    vstore(largest, FN(row_maxima)(m, n, z, Z->ld));
+    vstore(logs, (vec){0});
+    for (ptrdiff_t r = 0; r < m; r++) {
+      logs[r] = FN(row_maximum)(n, (const REAL *)A->data + (start + r) * A->ld);
+      largest[r] = FN(row_maximum)(n, z + r * Z->ld);
+    }
+    vstore(logs, vlog(vload(logs)));
     for (ptrdiff_t r = 0; r < m; r++) {
       const double log_sum = -(double)logs[r];
       if (of_labels) {
@@ -442,4 +444,75 @@ INLINE ptrdiff_t FN(softmax_cross_entropy_label)(ptrdiff_t n, const REAL *z, int
   vstoren(d, vfma(e, vset1(factor / sum), -factor * one_hot), n);
   *loss = log((double)sum) - ((double)z[label] - (double)largest);
   return __builtin_ctz(vnonzero(vblend(vlt(outputs, vset1(top)), (vec){0}, ones))) == label;
+}
+
+/* Rows with more outputs than this take other ways. */
+enum { FN(CLASSES) = 32 };
+
+/* Whether the loss is a softmax's cross-entropy, of labels without smoothing. */
+INLINE int FN(is_of_labels)(const fm_loss *loss, const fm_targets *Y) {
+  return loss->fused && loss->code == FM_CROSS_ENTROPY && Y->labels &&
+         *(const REAL *)loss->option == 0;
+}
+
+/* At most VL rows, VL or more columns of memory transposed: columns[j] is column j of x. Of fewer
+ * rows the last one is repeated.  x (m, n), rows ld apart  IN;  columns (n,) and up to a multiple
+ * of VL  OUT */
+INLINE void FN(take_columns)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t ld, vec *columns) {
+  for (ptrdiff_t j = 0; j < n; j += VL) {
+    vec block[VL];
+    for (ptrdiff_t r = 0; r < VL; r++)
+      block[r] = vloadn(x + (r < m ? r : m - 1) * ld + j, n - j < VL ? n - j : VL);
+    vtranspose(block);
+    for (ptrdiff_t c = 0; c < VL; c++) columns[j + c] = block[c];
+  }
+}
+
+/* And back.  columns (n,)  IN;  x (m, n)  OUT */
+INLINE void FN(put_columns)(ptrdiff_t m, ptrdiff_t n, const vec *columns, REAL *x, ptrdiff_t ld) {
+  for (ptrdiff_t j = 0; j < n; j += VL) {
+    vec block[VL];
+    for (ptrdiff_t c = 0; c < VL; c++) block[c] = columns[j + c];
+    vtranspose(block);
+    for (ptrdiff_t r = 0; r < VL; r++)
+      if (r < m) vstoren(x + r * ld + j, block[r], n - j < VL ? n - j : VL);
+  }
+}
+
+/* Softmax and cross-entropy of labels, of rows with at most CLASSES outputs: VL rows at a time, a
+ * vector for each output. values = log sum_j e^(z_j - max) - (z_label - max);
+ * dZ = scale (softmax(z) - one-hot); returns how many rows have their first largest output at the
+ * label.  Z (m, n), labels, scale (m,)  IN;  dZ (m, n), values (m,)  OUT */
+static ptrdiff_t FN(softmax_cross_entropy_labels)(const fm_matrix *Z, const int64_t *labels,
+                                                  const double *scale, fm_matrix *dZ,
+                                                  double *values) {
+  const ptrdiff_t n = Z->cols;
+  ptrdiff_t right = 0;
+  for (ptrdiff_t start = 0; start < Z->rows; start += VL) {
+    const ptrdiff_t m = Z->rows - start < VL ? Z->rows - start : VL;
+    vec e[FN(CLASSES)], sum = {0}, own = {0}, scales = {0};
+    ivec label = {0}, best = {0};
+    for (ptrdiff_t r = 0; r < m; r++) {
+      label[r] = (INT)labels[start + r];
+      scales[r] = (REAL)scale[start + r];
+    }
+    FN(take_columns)(m, n, (const REAL *)Z->data + start * Z->ld, Z->ld, e);
+    vec top = e[0];
+    for (ptrdiff_t j = 0; j < n; j++) {
+      const ivec above = top < e[j];
+      best = (best & ~above) | (above & (INT)j);
+      top = vmax(e[j], top);
+      own = (vec)((ivec)own | ((label == (INT)j) & (ivec)e[j]));
+    }
+    for (ptrdiff_t j = 0; j < n; j++) sum += e[j] = vexp(e[j] - top);
+    const vec factor = scales / sum, logs = vlog(sum);
+    for (ptrdiff_t j = 0; j < n; j++)
+      e[j] = e[j] * factor - (vec)((label == (INT)j) & (ivec)scales);
+    FN(put_columns)(m, n, e, (REAL *)dZ->data + start * dZ->ld, dZ->ld);
+    for (ptrdiff_t r = 0; r < m; r++) {
+      values[start + r] = (double)logs[r] - ((double)own[r] - (double)top[r]);
+      right += best[r] == label[r];
+    }
+  }
+  return right;
 }

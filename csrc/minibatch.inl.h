@@ -72,12 +72,12 @@ INLINE int FN(reads_inputs)(const fm_net *net, int l) {
   return l == 0;
 }
 
-/* Z of layer l from its inputs X, and A from Z, for rows of the batch from `start` on.
+/* Z of layer l from its inputs X, for rows of the batch from `start` on.
  * batch: NULL for a prediction. nonzero: NULL, or the bits of the net's inputs; scratch: for lists.
  */
 INLINE void FN(forward_layer)(const fm_net *net, int l, const fm_batch *batch, ptrdiff_t start,
-                              const fm_matrix *X, fm_matrix *Z, fm_matrix *A,
-                              const uint8_t *nonzero, ptrdiff_t nonzero_ld, int32_t *scratch) {
+                              const fm_matrix *X, fm_matrix *Z, const uint8_t *nonzero,
+                              ptrdiff_t nonzero_ld, int32_t *scratch) {
   const fm_layer *layer = &net->layers[l];
   if (layer->kind == FM_DENSE) {
     if (nonzero && FN(reads_inputs)(net, l))
@@ -97,7 +97,6 @@ INLINE void FN(forward_layer)(const fm_net *net, int l, const fm_batch *batch, p
     else
       FN(batch_norm_predict)(layer, X, Z);
   }
-  FN(activation_forward)(layer->activation, Z, A);
 }
 
 /* Rows [start, stop) of X through layers [first, last), into the same rows of every Z and A. */
@@ -108,7 +107,8 @@ INLINE void FN(forward_rows)(const fm_net *net, int first, int last, const fm_ba
   for (int l = first; l < last; l++) {
     const fm_layer *layer = &net->layers[l];
     fm_matrix Z = FN(rows_of)(&layer->Z, start, stop), A = FN(rows_of)(&layer->A, start, stop);
-    FN(forward_layer)(net, l, batch, start, &input, &Z, &A, nonzero, nonzero_ld, scratch);
+    FN(forward_layer)(net, l, batch, start, &input, &Z, nonzero, nonzero_ld, scratch);
+    if (!batch || l < net->n_layers - 1) FN(activation_forward)(layer->activation, &Z, &A);
     input = A;
   }
 }
@@ -313,6 +313,19 @@ INLINE void FN(add_slices)(const fm_layer *layer, ptrdiff_t start, ptrdiff_t sto
   FN(activation_forward)(layer->activation, &Z, &A);
 }
 
+/* The last layer's A, and the loss's dZ, times scale; values: each sample's loss. Returns how many
+ * samples were right. */
+INLINE ptrdiff_t FN(output_of_rows)(const fm_net *net, const fm_matrix *Z, fm_matrix *A,
+                                    const fm_targets *Y, const double *scale, double *values,
+                                    fm_matrix *dZ) {
+  if (FN(is_of_labels)(&net->loss, Y) && Z->cols <= FN(CLASSES))
+    return FN(softmax_cross_entropy_labels)(Z, Y->labels, scale, dZ, values);
+  FN(activation_forward)(net->layers[net->n_layers - 1].activation, Z, A);
+  FN(loss_forward)(&net->loss, A, Z, Y, values);
+  FN(loss_backward)(&net->loss, A, Z, Y, scale, dZ);
+  return FN(count_correct)(&net->loss, A, Y);
+}
+
 /* First phase, stage `stage` of n_stages, for rows [start, stop) of the batch; returns how many of
  * them were right. In all, fills these rows of batch X (where there are no slices) and losses, and
  * of every layer's Z, A and D.
@@ -346,14 +359,15 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
     const fm_targets Y = FN(gather_targets)(data, batch, row, n, last->A.cols, labels, scale);
     fm_matrix A = FN(rows_of)(&last->A, row, row_end), Z = FN(rows_of)(&last->Z, row, row_end);
     fm_matrix D = FN(rows_of)(&last->D, row, row_end);
-    FN(loss_forward)(&net->loss, &A, &Z, &Y, batch->losses + row);
-    count += FN(count_correct)(&net->loss, &A, &Y);
     const double even = batch->weight > 0 ? 1 / batch->weight * net->gradient_factor : 0;
+    double weights[BLOCK];
     for (ptrdiff_t r = 0; r < n; r++) {
-      batch->losses[row + r] *= scale[r] * net->loss_factor;
+      weights[r] = scale[r];
       scale[r] = data->weight && even > 0 ? scale[r] / batch->weight * net->gradient_factor : even;
     }
-    FN(loss_backward)(&net->loss, &A, &Z, &Y, scale, &D);
+    double *losses = batch->losses + row;
+    count += FN(output_of_rows)(net, &Z, &A, &Y, scale, losses, &D);
+    for (ptrdiff_t r = 0; r < n; r++) losses[r] *= weights[r] * net->loss_factor;
     FN(backward_rows)(net, batch, net->n_layers - 1, bottom, row, row_end);
   }
   return count;

@@ -295,8 +295,7 @@ INLINE ptrdiff_t FN(output_of_sample)(const fm_net *net, ptrdiff_t r, const fm_t
   const ptrdiff_t n = last->W.cols;
   fm_matrix A = FN(rows_of)(&last->A, r, r + 1), Z = FN(rows_of)(&last->Z, r, r + 1);
   fm_matrix D = FN(rows_of)(&last->D, r, r + 1);
-  if (net->loss.fused && net->loss.code == FM_CROSS_ENTROPY && Y->labels && n <= VL &&
-      *(const REAL *)net->loss.option == 0)
+  if (FN(is_of_labels)(&net->loss, Y) && n <= VL)
     return FN(softmax_cross_entropy_label)(n, Z.data, Y->labels[0], (REAL)scale, A.data, D.data,
                                            loss);
   FN(activation_forward)(last->activation, &Z, &A);

@@ -33,6 +33,16 @@ typedef INT ivec __attribute__((vector_size(FM_VECTOR_BYTES)));
 typedef REAL unaligned_vec
     __attribute__((vector_size(FM_VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
+/* 0, 1, 2, ... From memory: GCC makes a constant of it, but not of a loop that fills lanes, and then
+ * picks shuffles that suit. */
+#define vlane FN(vlane_)
+static const INT FN(lane_numbers)[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+INLINE ivec vlane(void) {
+  ivec lane;
+  memcpy(&lane, FN(lane_numbers), sizeof lane);
+  return lane;
+}
+
 /* x - 0 is x for every x, -0 among them; 0 + x is not. */
 #define vset1 FN(vset1_)
 INLINE vec vset1(REAL x) { return x - (vec){0}; }
@@ -127,9 +137,7 @@ INLINE vec vblend(vmask m, vec yes, vec no) { return (vec)(((ivec)yes & m) | ((i
 /* Lanes below n. */
 #define vlanes FN(vlanes_)
 INLINE ivec vlanes(ptrdiff_t n) {
-  ivec lane;
-  for (int i = 0; i < VL; i++) lane[i] = i;
-  return lane < (ivec){0} + (INT)n;
+  return vlane() < (ivec){0} + (INT)n;
 }
 INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, vset1(value)); }
 
@@ -217,12 +225,7 @@ INLINE void vtranspose(vec block[]) {
 #else
 #pragma GCC unroll 4
   for (int width = 1; width < VL; width *= 2) {
-    ivec low, high;
-#pragma GCC unroll 16
-    for (int j = 0; j < VL; j++) {
-      low[j] = j & width ? VL + j - width : j;
-      high[j] = j & width ? VL + j : j + width;
-    }
+    const ivec low = vlane() + (((vlane() & width) != 0) & (INT)(VL - width)), high = low + width;
 #pragma GCC unroll 16
     for (int i = 0; i < VL; i++)
       if (!(i & width)) {
