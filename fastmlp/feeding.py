@@ -55,13 +55,29 @@ def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:
     if callable(shuffle):
         return _checked_order(shuffle(rng, n), n)
     if not isinstance(shuffle, str):
-        return rng.permutation(n) if shuffle else np.arange(n)
+        return _permutations(rng, n, 1).ravel() if shuffle else np.arange(n)
     runs = rng.permutation(-(-n // RUN_ROWS))
     order = (runs[:, None] * RUN_ROWS + np.arange(RUN_ROWS)).ravel()
     order = order[order < n]
     for start in range(0, n, WINDOW_ROWS):
         rng.shuffle(order[start : start + WINDOW_ROWS])
     return order
+
+
+def _permutations(rng: np.random.Generator, n: int, n_rows: int) -> Array:
+    """Rows of 0 to n - 1, shape (n_rows, n), each in a random order of its own.
+
+    Sorts random numbers with the place of each in its lowest bits. NumPy sorts with vectors: 300
+    rows of 120 take 0.1 ms, `Generator.permuted` 0.3; one of 60,000 takes 0.3, `permutation` 0.5.
+    Equal numbers keep their order, one pair in 150,000 rows of 60,000.
+    """
+    places = np.uint64((1 << (n - 1).bit_length()) - 1)
+    keys = rng.integers(0, 1 << 64, (n_rows, n), dtype=np.uint64)
+    keys &= ~places
+    keys |= np.arange(n, dtype=np.uint64)
+    keys.sort(axis=1)
+    keys &= places
+    return keys.view(np.int64).astype(np.intp, copy=False)
 
 
 def _checked_order(given: Any, n: int) -> Array:
@@ -81,9 +97,8 @@ def _checked_order(given: Any, n: int) -> Array:
 
 def sample_orders(rng: np.random.Generator, n: int, shuffle: Shuffle, n_epochs: int) -> Array:
     """What so many calls of `sample_order` give, one behind the other."""
-    if shuffle is True:  # the same draws; 1.3 us an order of 120 samples where a call takes 3.4
-        orders = np.tile(np.arange(n), (n_epochs, 1))
-        return rng.permuted(orders, axis=1, out=orders).ravel()
+    if shuffle is True:  # the same draws
+        return _permutations(rng, n, n_epochs).ravel()
     if isinstance(shuffle, RewindableOrder):
         return _checked_order(np.concatenate([shuffle(rng, n) for _ in range(n_epochs)]), n)
     return np.concatenate([sample_order(rng, n, shuffle) for _ in range(n_epochs)])

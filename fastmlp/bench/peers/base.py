@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fastmlp.bench.workloads import Task, Workload
+from fastmlp.feeding import sample_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -149,7 +150,7 @@ class Peer(ABC):
                 part = job.part(index)
                 clock.start()
                 if index == 0:
-                    order = rng.permutation(job.n_samples)
+                    order = sample_order(rng, job.n_samples, True)
                 self.train(order[part])
                 last = index == job.slices - 1
                 clock.stop(job.n_samples / len(order[part]), self.score if last else None)
@@ -157,7 +158,7 @@ class Peer(ABC):
     def fit(self, rng: np.random.Generator) -> None:
         """Train for the workload's epochs, in orders from `rng`."""
         for _ in range(self.workload.epochs):
-            self.train(rng.permutation(self.job.n_samples))
+            self.train(sample_order(rng, self.job.n_samples, True))
 
     def _run_fits(self, clock: Clock) -> None:
         while True:
