@@ -217,22 +217,6 @@ static void FN(batch_statistics)(const fm_net *net, const fm_batch *batch, int s
   }
 }
 
-/* Bytes of a list of the batch's samples, in whole cache lines: what lies behind it is aligned. */
-INLINE size_t FN(samples_size)(const fm_batch *batch) {
-  return ((size_t)batch->X[0].rows * sizeof(int32_t) + 63) / 64 * 64;
-}
-
-/* Bytes of scratch that a thread needs. */
-static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
-  ptrdiff_t widest = 0;
-  for (int l = 0; l < net->n_layers; l++)
-    if (net->layers[l].W.ld > widest) widest = net->layers[l].W.ld;
-  const size_t lists = FN(lists_size)(batch->X[0].cols);
-  const size_t strip = (size_t)(FM_STRIP_ROWS * widest) * sizeof(REAL);
-  const size_t samples = FN(samples_size)(batch);
-  return lists > strip + samples ? lists : strip + samples;
-}
-
 /* Targets and weights of n samples of the batch from `row` on.  labels, scale (n,)  OUT */
 INLINE fm_targets FN(gather_targets)(const fm_data *data, fm_batch *batch, ptrdiff_t row,
                                      ptrdiff_t n, ptrdiff_t n_outputs, int64_t *labels,

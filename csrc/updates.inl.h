@@ -21,17 +21,46 @@ static double FN(add_penalty)(const fm_layer *layer, double scale, ptrdiff_t row
   return scale * (layer->l1 * (double)vsum(sizes) + layer->l2 / 2 * (double)vsum(squares));
 }
 
-/* Strips of FM_STRIP_ROWS rows, the last one of those that are left, in which a weight matrix is
- * updated. */
+/* A layer of few units, an output mostly, fills few lanes of a vector; so its gradient is made
+ * transposed, with lanes for the inputs. */
+INLINE int FN(is_narrow)(const fm_layer *layer) {
+  return layer->W.cols <= VL / 2 && layer->W.cols <= FM_STRIP_ROWS;
+}
+
+/* A weight matrix is updated in strips of so many rows, the last one of those that are left. */
+enum { FN(NARROW_ROWS) = FM_STRIP_VECTORS * VL };
+INLINE ptrdiff_t FN(strip_rows)(const fm_layer *layer) {
+  return FN(is_narrow)(layer) ? FN(NARROW_ROWS) : FM_STRIP_ROWS;
+}
+
 INLINE ptrdiff_t FN(strips_of)(const fm_layer *layer) {
-  return N_BLOCKS(layer->W.rows, FM_STRIP_ROWS);
+  return N_BLOCKS(layer->W.rows, FN(strip_rows)(layer));
+}
+
+/* Bytes of a list of the batch's samples, in whole cache lines: what lies behind it is aligned. */
+INLINE size_t FN(samples_size)(const fm_batch *batch) {
+  return ((size_t)batch->X[0].rows * sizeof(int32_t) + 63) / 64 * 64;
+}
+
+/* Bytes of scratch that a thread needs. */
+static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
+  ptrdiff_t largest = 0;
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    const ptrdiff_t size = FN(strip_rows)(layer) * layer->W.ld;
+    if (size > largest) largest = size;
+  }
+  const size_t lists = FN(lists_size)(batch->X[0].cols);
+  const size_t strip = (size_t)largest * sizeof(REAL);
+  const size_t samples = FN(samples_size)(batch);
+  return lists > strip + samples ? lists : strip + samples;
 }
 
 /* Where part `part` of `n_parts` of a layer's strips begins. Half of the parts share the strips of
  * the first slice, which there are first. */
 INLINE ptrdiff_t FN(first_strip)(const fm_layer *layer, ptrdiff_t first_slice, int part,
                                  int n_parts) {
-  const ptrdiff_t n = FN(strips_of)(layer), s = first_slice / FM_STRIP_ROWS;
+  const ptrdiff_t n = FN(strips_of)(layer), s = first_slice / FN(strip_rows)(layer);
   if (s == 0) return n * part / n_parts;
   return 2 * part < n_parts ? 2 * s * part / n_parts : s + (n - s) * (2 * part - n_parts) / n_parts;
 }
@@ -157,22 +186,37 @@ static void FN(update_norm)(const fm_layer *layer, const fm_batch *batch, const 
     FN(observe_batch)(layer, batch->n);
 }
 
+/* dW = (dZ^T X)^T for one strip, of which x are the columns.
+ * x (k, rows), D (k, n)  IN;  g (rows, n)  OUT, rows ld apart */
+INLINE void FN(narrow_product)(ptrdiff_t rows, ptrdiff_t k, const REAL *x, ptrdiff_t ldx,
+                               const fm_matrix *D, REAL *g, ptrdiff_t ld) {
+  REAL sums[FM_STRIP_ROWS * FN(NARROW_ROWS)];
+  FN(strip_product)(D->cols, k, rows, D->data, D->ld, x, ldx, sums, FN(NARROW_ROWS), NULL, 0);
+  const fm_matrix transposed = {sums, D->cols, rows, FN(NARROW_ROWS)};
+  fm_matrix strip = {g, rows, D->cols, ld};
+  FN(transpose)(&transposed, &strip);
+}
+
 /* The gradient of rows [i, i + rows) of a layer's weights, one strip, with penalties and clipped.
  * g (rows, n)  OUT, rows ld apart;  samples: for a list of the batch's */
 INLINE void FN(strip_gradient)(const fm_net *net, int l, const fm_batch *batch, double clip,
                                ptrdiff_t i, ptrdiff_t rows, int32_t *samples, REAL *g) {
   const fm_layer *layer = &net->layers[l];
-  const ptrdiff_t n = layer->W.cols, ld = layer->W.ld, strip = i / FM_STRIP_ROWS;
+  const ptrdiff_t n = layer->W.cols, ld = layer->W.ld, strip = i / FN(strip_rows)(layer);
   const int slice = l == 0 && FN(is_sliced)(batch) && i >= batch->X[0].cols;
   const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X[slice];
   const ptrdiff_t column = i - FN(slice_start)(batch, slice);
+  const REAL *x = (const REAL *)input->data + column;
   ptrdiff_t n_samples = batch->n;
-  if (batch->nonzero[slice] && FN(reads_inputs)(net, l))
-    n_samples =
-        FN(list_samples)(batch->n, column, rows, batch->nonzero[slice], batch->nonzero_ld, samples);
-  FN(strip_product)(rows, batch->n, n, (const REAL *)input->data + column, input->ld, layer->D.data,
-                    layer->D.ld, g, ld, WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL,
-                    n_samples);
+  if (FN(is_narrow)(layer)) {
+    FN(narrow_product)(rows, batch->n, x, input->ld, &layer->D, g, ld);
+  } else {
+    if (batch->nonzero[slice] && FN(reads_inputs)(net, l))
+      n_samples = FN(list_samples)(batch->n, column, rows, batch->nonzero[slice], batch->nonzero_ld,
+                                   samples);
+    FN(strip_product)(rows, batch->n, n, x, input->ld, layer->D.data, layer->D.ld, g, ld,
+                      WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL, n_samples);
+  }
   if (layer->penalties) {
     const REAL *w = (const REAL *)layer->W.data + i * ld;
     layer->penalties[strip] = FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
@@ -216,10 +260,10 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     const ptrdiff_t end = FN(first_strip)(layer, first_slice, part + 1, n_parts);
     /* Whether other threads have read the weights that this one changes. */
     const int shared = n_parts > (first_slice ? 2 : 1);
-    ptrdiff_t copied = first * FM_STRIP_ROWS;
+    const ptrdiff_t strip_rows = FN(strip_rows)(layer);
+    ptrdiff_t copied = first * strip_rows;
     for (ptrdiff_t strip = first; strip < end; strip++) {
-      const ptrdiff_t i = strip * FM_STRIP_ROWS;
-      const ptrdiff_t rows = k - i < FM_STRIP_ROWS ? k - i : FM_STRIP_ROWS;
+      const ptrdiff_t i = strip * strip_rows, rows = k - i < strip_rows ? k - i : strip_rows;
       REAL *w = (REAL *)layer->W.data + i * ld;
       REAL *g = layer->G.data ? (REAL *)layer->G.data + i * ld : own;
       if (update->mode != FM_APPLY)

@@ -209,7 +209,7 @@ cdef tuple slices_of(const fm_net *net, Py_ssize_t n_inputs):
     scratch is made for it.
     """
     cdef const fm_matrix *W = &net.layers[0].W
-    if net.layers[0].kind != FM_DENSE or n_inputs < 256 or W.rows * W.cols < 1 << 16:
+    if net.layers[0].kind != FM_DENSE or n_inputs < 256 or W.rows * W.cols < 1 << 16 or W.cols < 16:
         return (n_inputs,)
     first = (n_inputs + 47) // 48 * 24
     return first, n_inputs - first
