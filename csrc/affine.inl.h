@@ -256,14 +256,14 @@ INLINE void FN(transpose_block)(ptrdiff_t rows, ptrdiff_t cols, const REAL *w, p
   vec block[VL];
   if (rows == VL && cols == VL) {
     for (int r = 0; r < VL; r++) block[r] = vload(w + r * ldw);
-    vtranspose(block);
+    vtranspose(0, block);
     for (int r = 0; r < VL; r++) vstore(t + r * ldt, block[r]);
   } else if (rows * cols <= 64) {
     for (ptrdiff_t c = 0; c < cols; c++)
       for (ptrdiff_t r = 0; r < rows; r++) t[c * ldt + r] = w[r * ldw + c];
   } else {
     for (int r = 0; r < VL; r++) block[r] = r < rows ? vloadn(w + r * ldw, cols) : (vec){0};
-    vtranspose(block);
+    vtranspose(0, block);
     for (int r = 0; r < VL; r++)
       if (r < cols) vstoren(t + r * ldt, block[r], rows);
   }

@@ -455,25 +455,27 @@ INLINE int FN(is_of_labels)(const fm_loss *loss, const fm_targets *Y) {
          *(const REAL *)loss->option == 0;
 }
 
-/* At most VL rows, VL or more columns of memory transposed: columns[j] is column j of x. Of fewer
- * rows the last one is repeated.  x (m, n), rows ld apart  IN;  columns (n,) and up to a multiple
- * of VL  OUT */
-INLINE void FN(take_columns)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t ld, vec *columns) {
+/* At most VL rows, transposed: columns[j] is column j of x. Of fewer rows the last one is repeated.
+ * most: a constant, VL, or less where n is.
+ * x (m, n), rows ld apart  IN;  columns (n,) and up to a multiple of `most`  OUT */
+INLINE void FN(take_columns)(const int most, ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t ld,
+                             vec *columns) {
   for (ptrdiff_t j = 0; j < n; j += VL) {
     vec block[VL];
     for (ptrdiff_t r = 0; r < VL; r++)
       block[r] = vloadn(x + (r < m ? r : m - 1) * ld + j, n - j < VL ? n - j : VL);
-    vtranspose(block);
-    for (ptrdiff_t c = 0; c < VL; c++) columns[j + c] = block[c];
+    vtranspose(1, block);
+    for (ptrdiff_t c = 0; c < most; c++) columns[j + c] = block[c];
   }
 }
 
 /* And back.  columns (n,)  IN;  x (m, n)  OUT */
-INLINE void FN(put_columns)(ptrdiff_t m, ptrdiff_t n, const vec *columns, REAL *x, ptrdiff_t ld) {
+INLINE void FN(put_columns)(const int most, ptrdiff_t m, ptrdiff_t n, const vec *columns, REAL *x,
+                            ptrdiff_t ld) {
   for (ptrdiff_t j = 0; j < n; j += VL) {
     vec block[VL];
-    for (ptrdiff_t c = 0; c < VL; c++) block[c] = columns[j + c];
-    vtranspose(block);
+    for (ptrdiff_t c = 0; c < VL; c++) block[c] = c < most ? columns[j + c] : (vec){0};
+    vtranspose(0, block);
     for (ptrdiff_t r = 0; r < VL; r++)
       if (r < m) vstoren(x + r * ld + j, block[r], n - j < VL ? n - j : VL);
   }
@@ -490,13 +492,21 @@ static ptrdiff_t FN(softmax_cross_entropy_labels)(const fm_matrix *Z, const int6
   ptrdiff_t right = 0;
   for (ptrdiff_t start = 0; start < Z->rows; start += VL) {
     const ptrdiff_t m = Z->rows - start < VL ? Z->rows - start : VL;
-    vec e[FN(CLASSES)], sum = {0}, own = {0}, scales = {0};
-    ivec label = {0}, best = {0};
-    for (ptrdiff_t r = 0; r < m; r++) {
-      label[r] = (INT)labels[start + r];
-      scales[r] = (REAL)scale[start + r];
+    vec e[FN(CLASSES)], sum = {0}, own = {0};
+    INT numbers[VL];
+    REAL factors[VL];
+    for (ptrdiff_t r = 0; r < VL; r++) {
+      numbers[r] = (INT)labels[start + r];
+      factors[r] = (REAL)scale[start + r];
     }
-    FN(take_columns)(m, n, (const REAL *)Z->data + start * Z->ld, Z->ld, e);
+    const vec scales = vload(factors);
+    ivec label, best = {0};
+    memcpy(&label, numbers, sizeof label);
+    const REAL *z = (const REAL *)Z->data + start * Z->ld;
+    if (n <= 4)
+      FN(take_columns)(VL < 4 ? VL : 4, m, n, z, Z->ld, e);
+    else
+      FN(take_columns)(VL, m, n, z, Z->ld, e);
     vec top = e[0];
     for (ptrdiff_t j = 0; j < n; j++) {
       const ivec above = top < e[j];
@@ -508,11 +518,19 @@ static ptrdiff_t FN(softmax_cross_entropy_labels)(const fm_matrix *Z, const int6
     const vec factor = scales / sum, logs = vlog(sum);
     for (ptrdiff_t j = 0; j < n; j++)
       e[j] = e[j] * factor - (vec)((label == (INT)j) & (ivec)scales);
-    FN(put_columns)(m, n, e, (REAL *)dZ->data + start * dZ->ld, dZ->ld);
-    for (ptrdiff_t r = 0; r < m; r++) {
-      values[start + r] = (double)logs[r] - ((double)own[r] - (double)top[r]);
-      right += best[r] == label[r];
-    }
+    REAL *d = (REAL *)dZ->data + start * dZ->ld;
+    if (n <= 4)
+      FN(put_columns)(VL < 4 ? VL : 4, m, n, e, d, dZ->ld);
+    else
+      FN(put_columns)(VL, m, n, e, d, dZ->ld);
+    REAL rest[3][VL];
+    vstore(rest[0], logs), vstore(rest[1], own), vstore(rest[2], top);
+    double losses[VL];
+    for (ptrdiff_t r = 0; r < VL; r++)
+      losses[r] = (double)rest[0][r] - ((double)rest[1][r] - (double)rest[2][r]);
+    memcpy(values + start, losses, (size_t)m * sizeof(double));
+    const vec hits = (vec)((best == label) & (ivec)vset1(1));
+    right += __builtin_popcount(vnonzero(hits) & ((1u << m) - 1));
   }
   return right;
 }

@@ -214,17 +214,20 @@ INLINE vec vscale(vec a, vec k) {
 #endif
 
 /* Element j of vector i changes places with element i of vector j: a block of VL by VL, in log2(VL)
- * rounds that exchange ever larger pieces of it. */
+ * rounds that exchange pieces of it. Where only the first vectors are wanted behind it, `shrinking`
+ * pieces leave most rounds with half of the work; where only the first are not 0, growing ones. */
 #define vtranspose FN(vtranspose_)
-INLINE void vtranspose(vec block[]) {
+INLINE void vtranspose(const int shrinking, vec block[]) {
 #ifdef __clang__
+  (void)shrinking;
   REAL copy[VL][VL];
   for (int i = 0; i < VL; i++) vstore(copy[i], block[i]);
   for (int i = 0; i < VL; i++)
     for (int j = 0; j < VL; j++) block[i][j] = copy[j][i];
 #else
 #pragma GCC unroll 4
-  for (int width = 1; width < VL; width *= 2) {
+  for (int grown = 1; grown < VL; grown *= 2) {
+    const int width = shrinking ? (int)VL / 2 / grown : grown;
     const ivec low = vlane() + (((vlane() & width) != 0) & (INT)(VL - width)), high = low + width;
 #pragma GCC unroll 16
     for (int i = 0; i < VL; i++)
