@@ -481,56 +481,64 @@ INLINE void FN(put_columns)(const int most, ptrdiff_t m, ptrdiff_t n, const vec 
   }
 }
 
-/* Softmax and cross-entropy of labels, of rows with at most CLASSES outputs: VL rows at a time, a
- * vector for each output. values = log sum_j e^(z_j - max) - (z_label - max);
- * dZ = scale (softmax(z) - one-hot); returns how many rows have their first largest output at the
- * label.  Z (m, n), labels, scale (m,)  IN;  dZ (m, n), values (m,)  OUT */
+/* At most VL rows of softmax_cross_entropy_labels, a vector for each output.
+ * most: a constant, as for take_columns. */
+INLINE ptrdiff_t FN(softmax_cross_entropy_block)(const int most, ptrdiff_t m, ptrdiff_t n,
+                                                 const REAL *z, ptrdiff_t ldz,
+                                                 const int64_t *labels, const double *scale,
+                                                 REAL *d, ptrdiff_t ldd, double *values) {
+  INT numbers[VL];
+  REAL factors[VL], parts[3][VL];
+  double losses[VL];
+  for (ptrdiff_t r = 0; r < VL; r++) {
+    numbers[r] = (INT)labels[r];
+    factors[r] = (REAL)scale[r];
+  }
+  const vec scales = vload(factors);
+  ivec label, best = {0};
+  memcpy(&label, numbers, sizeof label);
+  vec e[FN(CLASSES)], sum = {0}, own = {0};
+  FN(take_columns)(most, m, n, z, ldz, e);
+  if (n < 1) __builtin_unreachable(); /* or GCC warns that e[0] may not be there */
+  vec top = e[0];
+  for (ptrdiff_t j = 0; j < n; j++) {
+    const ivec above = top < e[j];
+    best = (best & ~above) | (above & (INT)j);
+    top = vmax(e[j], top);
+    own = (vec)((ivec)own | ((label == (INT)j) & (ivec)e[j]));
+  }
+  for (ptrdiff_t j = 0; j < n; j++) sum += e[j] = vexp(e[j] - top);
+  const vec factor = scales / sum;
+  for (ptrdiff_t j = 0; j < n; j++) e[j] = e[j] * factor - (vec)((label == (INT)j) & (ivec)scales);
+  FN(put_columns)(most, m, n, e, d, ldd);
+
+  vstore(parts[0], vlog(sum)), vstore(parts[1], own), vstore(parts[2], top);
+  for (ptrdiff_t r = 0; r < VL; r++)
+    losses[r] = (double)parts[0][r] - ((double)parts[1][r] - (double)parts[2][r]);
+  memcpy(values, losses, (size_t)m * sizeof(double));
+  const vec hits = (vec)((best == label) & (ivec)vset1(1));
+  return __builtin_popcount(vnonzero(hits) & ((1u << m) - 1));
+}
+
+/* Softmax and cross-entropy of labels, of rows with at most CLASSES outputs.
+ * values = log sum_j e^(z_j - max) - (z_label - max); dZ = scale (softmax(z) - one-hot); returns
+ * how many rows have their first largest output at the label.
+ * Z (m, n), labels, scale (m,), both with room for a multiple of VL  IN;  dZ (m, n), values (m,)
+ * OUT */
 static ptrdiff_t FN(softmax_cross_entropy_labels)(const fm_matrix *Z, const int64_t *labels,
                                                   const double *scale, fm_matrix *dZ,
                                                   double *values) {
-  const ptrdiff_t n = Z->cols;
+  enum { FEW = VL < 4 ? VL : 4 };
   ptrdiff_t right = 0;
   for (ptrdiff_t start = 0; start < Z->rows; start += VL) {
     const ptrdiff_t m = Z->rows - start < VL ? Z->rows - start : VL;
-    vec e[FN(CLASSES)], sum = {0}, own = {0};
-    INT numbers[VL];
-    REAL factors[VL];
-    for (ptrdiff_t r = 0; r < VL; r++) {
-      numbers[r] = (INT)labels[start + r];
-      factors[r] = (REAL)scale[start + r];
-    }
-    const vec scales = vload(factors);
-    ivec label, best = {0};
-    memcpy(&label, numbers, sizeof label);
     const REAL *z = (const REAL *)Z->data + start * Z->ld;
-    if (n <= 4)
-      FN(take_columns)(VL < 4 ? VL : 4, m, n, z, Z->ld, e);
-    else
-      FN(take_columns)(VL, m, n, z, Z->ld, e);
-    vec top = e[0];
-    for (ptrdiff_t j = 0; j < n; j++) {
-      const ivec above = top < e[j];
-      best = (best & ~above) | (above & (INT)j);
-      top = vmax(e[j], top);
-      own = (vec)((ivec)own | ((label == (INT)j) & (ivec)e[j]));
-    }
-    for (ptrdiff_t j = 0; j < n; j++) sum += e[j] = vexp(e[j] - top);
-    const vec factor = scales / sum, logs = vlog(sum);
-    for (ptrdiff_t j = 0; j < n; j++)
-      e[j] = e[j] * factor - (vec)((label == (INT)j) & (ivec)scales);
     REAL *d = (REAL *)dZ->data + start * dZ->ld;
-    if (n <= 4)
-      FN(put_columns)(VL < 4 ? VL : 4, m, n, e, d, dZ->ld);
-    else
-      FN(put_columns)(VL, m, n, e, d, dZ->ld);
-    REAL rest[3][VL];
-    vstore(rest[0], logs), vstore(rest[1], own), vstore(rest[2], top);
-    double losses[VL];
-    for (ptrdiff_t r = 0; r < VL; r++)
-      losses[r] = (double)rest[0][r] - ((double)rest[1][r] - (double)rest[2][r]);
-    memcpy(values + start, losses, (size_t)m * sizeof(double));
-    const vec hits = (vec)((best == label) & (ivec)vset1(1));
-    right += __builtin_popcount(vnonzero(hits) & ((1u << m) - 1));
+#define BLOCK_OF(most)                                                                             \
+  FN(softmax_cross_entropy_block)(most, m, Z->cols, z, Z->ld, labels + start, scale + start, d,    \
+                                  dZ->ld, values + start)
+    right += Z->cols <= FEW ? BLOCK_OF(FEW) : BLOCK_OF(VL);
+#undef BLOCK_OF
   }
   return right;
 }

@@ -338,8 +338,8 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
                      batch->nonzero_ld, scratch);
     if (stage < n_norms) continue;
 
-    int64_t labels[BLOCK];
-    double scale[BLOCK];
+    int64_t labels[BLOCK] = {0}; /* whole vectors are read */
+    double scale[BLOCK] = {0};
     const fm_targets Y = FN(gather_targets)(data, batch, row, n, last->A.cols, labels, scale);
     fm_matrix A = FN(rows_of)(&last->A, row, row_end), Z = FN(rows_of)(&last->Z, row, row_end);
     fm_matrix D = FN(rows_of)(&last->D, row, row_end);

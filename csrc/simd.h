@@ -33,8 +33,8 @@ typedef INT ivec __attribute__((vector_size(FM_VECTOR_BYTES)));
 typedef REAL unaligned_vec
     __attribute__((vector_size(FM_VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
-/* 0, 1, 2, ... From memory: GCC makes a constant of it, but not of a loop that fills lanes, and then
- * picks shuffles that suit. */
+/* 0, 1, 2, ... From memory: GCC makes a constant of it, but not of a loop that fills lanes, and
+ * then picks shuffles that suit. */
 #define vlane FN(vlane_)
 static const INT FN(lane_numbers)[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 INLINE ivec vlane(void) {
@@ -136,9 +136,7 @@ INLINE vmask vlt(vec a, vec b) { return a < b; }
 INLINE vec vblend(vmask m, vec yes, vec no) { return (vec)(((ivec)yes & m) | ((ivec)no & ~m)); }
 /* Lanes below n. */
 #define vlanes FN(vlanes_)
-INLINE ivec vlanes(ptrdiff_t n) {
-  return vlane() < (ivec){0} + (INT)n;
-}
+INLINE ivec vlanes(ptrdiff_t n) { return vlane() < (ivec){0} + (INT)n; }
 INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, vset1(value)); }
 
 #if defined(__AVX2__) && FM_VECTOR_BYTES == 32
