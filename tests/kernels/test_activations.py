@@ -31,7 +31,7 @@ ULPS = {
     "elu": 2,
     "selu": 3,
     "sigmoid": 3,
-    "tanh": 4,
+    "tanh": 6,  # 4 in float64
     "softplus": 3,
     "gelu": 10,  # and z^2 / 2: e^(-z^2 / 2) makes that of the rounding of z^2
     "silu": 4,
@@ -226,7 +226,7 @@ def test_odd_monotone_and_complementary(isa, dtype):
     z = np.linspace(-20, 20, 2**18 + 1).astype(dtype)
     for name in ("sigmoid", "elu", "selu", "softplus"):
         assert (np.diff(forward(name, z)[0]) >= 0).all(), name
-    # tanh is t / (t + 2): near 1 it wavers, but within its error
+    # tanh is a quotient: near 1 it wavers, but within its error
     a = forward("tanh", z)[0]
     assert (np.diff(a[np.abs(z) <= 4][::8]) > 0).all()
     assert np.diff(a).min() >= -ULPS["tanh"] * np.finfo(dtype).epsneg
