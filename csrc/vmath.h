@@ -1,9 +1,9 @@
 /* Elementary functions on vectors: exp, expm1, log, log1p, tanh, sigmoid, the normal distribution.
  *
- * Polynomials are Taylor's where nothing else is said, long enough that the remainder is below half a unit in the last place
- * on the reduced range. Largest errors against a float64 (long double) reference, in units in the
- * last place (tests/kernels/test_activations.py holds them): exp 2, sigmoid 3, tanh 6 (float64: 4);
- * log 2 (test_losses.py).
+ * Polynomials are Taylor's where nothing else is said, long enough that the remainder is below half
+ * a unit in the last place on the reduced range. Largest errors against a float64 (long double)
+ * reference, in units in the last place (tests/kernels/test_activations.py holds them): exp 2,
+ * sigmoid 3, tanh 6 (float64: 4); log 2 (test_losses.py).
  */
 
 /* e^r - 1 for |r| <= log(2) / 2, and the k with x = k log(2) + r. Cody and Waite's two-part log(2).
