@@ -239,7 +239,8 @@ static void FN(update_bias)(const fm_layer *layer, const fm_batch *batch, const 
                     layer->squares ? layer->squares + layer->W.rows : NULL);
 }
 
-/* Second phase: part `part` of `n_parts` of every weight matrix; part 0 has the biases too. */
+/* Second phase: part `part` of `n_parts` of every weight matrix, and by turns the biases: one part
+ * with all of them keeps the other waiting for 1% of a step. */
 static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const fm_update *update,
                                int part, int n_parts, void *scratch) {
   fm_update bias_update = *update;
@@ -284,6 +285,6 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
         copied = ready;
       }
     }
-    if (part == 0) FN(update_bias)(layer, batch, &bias_update, own);
+    if (part == n_parts - 1 - l % n_parts) FN(update_bias)(layer, batch, &bias_update, own);
   }
 }
