@@ -179,6 +179,13 @@ def test_every_sample_comes_once(n, shuffle):
         assert (order == np.arange(n)).all() == (shuffle is False)
 
 
+def test_all_orders_are_equally_likely():
+    orders = sample_orders(np.random.default_rng(0), 4, True, 24_000).reshape(-1, 4)
+    counts = np.unique(orders, axis=0, return_counts=True)[1]
+    assert len(counts) == 24
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_numpys_booleans(samples, state_of, shuffle):
     states = []

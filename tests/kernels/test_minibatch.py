@@ -260,6 +260,24 @@ def test_inputs_in_two_slices(isa, dtype, n_inputs, layers, zeros, pixels):
         assert core_epochs(network, Adam(), data, 2, options=steps) == one
 
 
+@pytest.mark.parametrize("options", [PLAIN, StepOptions(clip_norm=0.5)], ids=["plain", "clipped"])
+@pytest.mark.parametrize("zeros", [0.0, 0.8])
+@pytest.mark.parametrize("n_units", [1, 2, 4, 6, 7])
+def test_layers_of_few_units(isa, dtype, n_units, zeros, options):
+    """Their gradients are made transposed, in taller strips, with no zeros left out."""
+    layers = [Dense(n_units, "tanh", l2=0.01), Dense(150, "relu"), Dense(n_units, "identity")]
+    network = network_of(150, layers, "mse", dtype)
+    data = make_data(network[0], 50, 21, zeros=zeros, weighted=True)
+    orders = [np.arange(50), np.arange(50)[::-1].copy()]
+    check_against_specification(network, Adam(epsilon=0.1), data, orders, options)
+    one = core_epochs(network, Adam(), data, 1, options=options)
+    for n_threads in (2, 3, 8):
+        assert core_epochs(network, Adam(), data, n_threads, options=options) == one, n_threads
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_backend, "_many_zeros", lambda X: zeros == 0)
+        assert core_epochs(network, Adam(), data, 2, options=options) == one
+
+
 @given(sizes, sizes, st.integers(1, 130), st.sampled_from([0.3, 0.9, 0.99, 1.0]), seeds)
 @settings(max_examples=20)
 def test_bits_do_not_depend_on_skipping_zeros(
