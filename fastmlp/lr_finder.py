@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.backends.base import TrainingData
+from fastmlp.feeding import sample_orders
 from fastmlp.optimizers import Adam, Averaged, Optimizer, OptimizerState
 from fastmlp.snapshot import Snapshot
 from fastmlp.validation import check_count, check_inputs, check_targets
@@ -128,9 +129,7 @@ def find_learning_rate(
     start.take()
     try:
         wanted = n_steps * batch_size
-        order = np.concatenate(
-            [network.rng.permutation(len(X)) for _ in range(-(-wanted // len(X)))]
-        )[:wanted]
+        order = sample_orders(network.rng, len(X), True, -(-wanted // len(X)))[:wanted]
         data = TrainingData(X[order], y[order], None, batch_size)
         trainer = network.backend.trainer(architecture, network.arena, state, data)
         losses = trainer.epochs(np.arange(wanted), rates).losses

@@ -352,10 +352,11 @@ def test_the_own_program():
     workload = dataclasses.replace(WORKLOADS["start-to-97"], accuracy=0.0)
     with raw_files(small_problem()) as folder:
         program = Program(workload, PEERS["fastmlp"], 1, folder)
-        measurement, another = program.measure(), program.measure()
-    assert measurement.seconds > 0
-    assert measurement.score.epochs == 1
-    assert measurement.score.accuracy != another.score.accuracy  # of another seed
+        measurements = [program.measure() for _ in range(3)]
+    for measurement in measurements:
+        assert measurement.seconds > 0
+        assert measurement.score.epochs == 1
+    assert len({m.score.accuracy for m in measurements}) > 1  # each of another seed
 
 
 def test_a_program_that_fails_says_why(tmp_path):
