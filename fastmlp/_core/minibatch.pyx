@@ -201,7 +201,8 @@ cdef void run_epochs(epoch_run *run, int part, int n_parts, SignalWatch watch) n
 
 
 cdef tuple slices_of(const fm_net *net, Py_ssize_t n_inputs):
-    """Widths of the inputs' two slices; of all inputs where the first layer is small.
+    """Widths of the inputs' two slices; of all inputs where the first layer is small, or of so few
+    units that its strips may be of another height.
 
     Two threads whose caches are near each other gain nothing by them from 512-64 or 300-128 and 6%
     from 784-256; where they are far, 15% to 40%. The first slice is a multiple of 24: whole strips
