@@ -317,7 +317,7 @@ def test_the_rates_of_a_warm_up():
 
 
 def test_a_learning_rate_is_found():
-    result = document("train", "iris", "--learning-rate", "auto", "--epochs", 30)
+    result = document("train", "iris", "--learning-rate", "auto", "--epochs", 100)
     assert 1e-3 < result["optimizer"]["lr"] < 1
     assert result["test"]["accuracy"] > 0.8
     assert "expected a number in" in failure("train", "--learning-rate", "much", code=2)
