@@ -282,8 +282,10 @@ static void FN(batch_slices)(const fm_net *net, const fm_data *data, fm_batch *b
   }
 }
 
-/* The first layer's A from the products of both slices, for rows [start, stop). */
-INLINE void FN(add_slices)(const fm_layer *layer, ptrdiff_t start, ptrdiff_t stop) {
+/* The first layer's Z from the products of both slices, for rows [start, stop), and its A unless it
+ * is the output, which belongs to the loss. */
+INLINE void FN(add_slices)(const fm_net *net, ptrdiff_t start, ptrdiff_t stop) {
+  const fm_layer *layer = &net->layers[0];
   fm_matrix Z = FN(rows_of)(&layer->Z, start, stop), A = FN(rows_of)(&layer->A, start, stop);
   const fm_matrix D = FN(rows_of)(&layer->D, start, stop);
   for (ptrdiff_t r = 0; r < Z.rows; r++) {
@@ -294,7 +296,7 @@ INLINE void FN(add_slices)(const fm_layer *layer, ptrdiff_t start, ptrdiff_t sto
       vstoren(z + j, vloadn(z + j, lanes) + vloadn(d + j, lanes), lanes);
     }
   }
-  FN(activation_forward)(layer->activation, &Z, &A);
+  if (net->n_layers > 1) FN(activation_forward)(layer->activation, &Z, &A);
 }
 
 /* The last layer's A, and the loss's dZ, times scale; values: each sample's loss. Returns how many
@@ -331,7 +333,7 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
       continue;
     }
     if (stage == 0 && sliced)
-      FN(add_slices)(&net->layers[0], row, row_end);
+      FN(add_slices)(net, row, row_end);
     else if (stage == 0)
       FN(gather_rows)(data, batch, 0, row, row_end);
     FN(forward_rows)(net, first, end, batch, &batch->X[0], row, row_end, batch->nonzero[0],

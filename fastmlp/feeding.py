@@ -7,6 +7,7 @@ small arrays it gives several epochs at once, one after the other in a single or
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,13 +42,14 @@ SAMPLES_AT_ONCE = 100_000
 RUN_ROWS, WINDOW_ROWS = 256, 8192
 
 
-class RewindableOrder:
+class RewindableOrder(ABC):
     """Base of functions as `shuffle` that look at `state` alone; to set it is to go back."""
 
     state: Any
 
+    @abstractmethod
     def __call__(self, rng: np.random.Generator, n: int) -> Array:
-        raise NotImplementedError
+        """The order of the next epoch."""
 
 
 def sample_order(rng: np.random.Generator, n: int, shuffle: Shuffle) -> Array:

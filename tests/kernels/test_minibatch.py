@@ -236,6 +236,16 @@ def test_bits_do_not_depend_on_threads(isa, dtype, widths, batch_size, labels, z
         assert core_epochs(network, optimizer, data, n_threads) == one, n_threads
 
 
+def check_bits(network, data, zeros, options):
+    """The same for any number of threads, and with zeros left out or not."""
+    one = core_epochs(network, Adam(), data, 1, options=options)
+    for n_threads in (2, 3, 8):
+        assert core_epochs(network, Adam(), data, n_threads, options=options) == one, n_threads
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_backend, "_many_zeros", lambda X: zeros == 0)
+        assert core_epochs(network, Adam(), data, 2, options=options) == one
+
+
 @pytest.mark.parametrize(("zeros", "pixels"), [(0.0, False), (0.8, False), (0.8, True)])
 @pytest.mark.parametrize(
     ("n_inputs", "layers"),
@@ -252,12 +262,7 @@ def test_inputs_in_two_slices(isa, dtype, n_inputs, layers, zeros, pixels):
     data = make_data(network[0], 150, 67, **options)
     steps = StepOptions(clip_norm=0.5)
     check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(150)] * 2, steps)
-    one = core_epochs(network, Adam(), data, 1, options=steps)
-    for n_threads in (2, 3, 8):
-        assert core_epochs(network, Adam(), data, n_threads, options=steps) == one, n_threads
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled_backend, "_many_zeros", lambda X: zeros == 0)
-        assert core_epochs(network, Adam(), data, 2, options=steps) == one
+    check_bits(network, data, zeros, steps)
 
 
 @pytest.mark.parametrize("options", [PLAIN, StepOptions(clip_norm=0.5)], ids=["plain", "clipped"])
@@ -270,12 +275,7 @@ def test_layers_of_few_units(isa, dtype, n_units, zeros, options):
     data = make_data(network[0], 50, 21, zeros=zeros, weighted=True)
     orders = [np.arange(50), np.arange(50)[::-1].copy()]
     check_against_specification(network, Adam(epsilon=0.1), data, orders, options)
-    one = core_epochs(network, Adam(), data, 1, options=options)
-    for n_threads in (2, 3, 8):
-        assert core_epochs(network, Adam(), data, n_threads, options=options) == one, n_threads
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled_backend, "_many_zeros", lambda X: zeros == 0)
-        assert core_epochs(network, Adam(), data, 2, options=options) == one
+    check_bits(network, data, zeros, options)
 
 
 @given(sizes, sizes, st.integers(1, 130), st.sampled_from([0.3, 0.9, 0.99, 1.0]), seeds)
