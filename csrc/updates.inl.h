@@ -37,6 +37,28 @@ INLINE ptrdiff_t FN(strips_of)(const fm_layer *layer) {
   return N_BLOCKS(layer->W.rows, FN(strip_rows)(layer));
 }
 
+/* A layer's weights and moments. */
+INLINE FN(prefetch) FN(parameters_of)(const fm_layer *layer) {
+  FN(prefetch) all = {{layer->W.data}, 1, layer->W.ld};
+  for (int i = 0; i < 2; i++)
+    if (layer->W_moments[i]) all.matrices[all.n_matrices++] = layer->W_moments[i];
+  return all;
+}
+
+/* Whether they come from memory in each step; a share of the last cache holds smaller ones. */
+INLINE int FN(is_far)(const fm_layer *layer) {
+  const ptrdiff_t size = layer->W.rows * layer->W.ld * (ptrdiff_t)sizeof(REAL);
+  return size * FN(parameters_of)(layer).n_matrices >= 8 << 20;
+}
+
+/* Columns of such a layer that are taken together: so many that the batch's dZ stays in the L2
+ * cache beside what comes from memory, but not so few that memory has to change pages all the time.
+ */
+INLINE ptrdiff_t FN(far_columns)(ptrdiff_t n_samples) {
+  const ptrdiff_t columns = (512 << 10) / (ptrdiff_t)sizeof(REAL) / n_samples / VL * VL;
+  return columns > 512 ? columns : 512;
+}
+
 /* Bytes of a list of the batch's samples, in whole cache lines: what lies behind it is aligned. */
 INLINE size_t FN(samples_size)(const fm_batch *batch) {
   return ((size_t)batch->X[0].rows * sizeof(int32_t) + 63) / 64 * 64;
@@ -191,18 +213,22 @@ static void FN(update_norm)(const fm_layer *layer, const fm_batch *batch, const 
 INLINE void FN(narrow_product)(ptrdiff_t rows, ptrdiff_t k, const REAL *x, ptrdiff_t ldx,
                                const fm_matrix *D, REAL *g, ptrdiff_t ld) {
   REAL sums[FM_STRIP_ROWS * FN(NARROW_ROWS)];
-  FN(strip_product)(D->cols, k, rows, D->data, D->ld, x, ldx, sums, FN(NARROW_ROWS), NULL, 0);
+  FN(tile_job)
+  job = {.k = k, .x = D->data, .ldx = D->ld, .w = x, .ldw = ldx, .z = sums, .ldz = FN(NARROW_ROWS)};
+  FN(strip_product)(D->cols, rows, &job);
   const fm_matrix transposed = {sums, D->cols, rows, FN(NARROW_ROWS)};
   fm_matrix strip = {g, rows, D->cols, ld};
   FN(transpose)(&transposed, &strip);
 }
 
-/* The gradient of rows [i, i + rows) of a layer's weights, one strip, with penalties and clipped.
- * g (rows, n)  OUT, rows ld apart;  samples: for a list of the batch's */
+/* The gradient of rows [i, i + rows) and columns [j, j + n) of a layer's weights, a strip or a
+ * piece of one, with penalties and clipped. g (rows, n)  OUT, rows ld apart;  samples: for a list
+ * of the batch's */
 INLINE void FN(strip_gradient)(const fm_net *net, int l, const fm_batch *batch, double clip,
-                               ptrdiff_t i, ptrdiff_t rows, int32_t *samples, REAL *g) {
+                               ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t n,
+                               const FN(prefetch) * prefetch, int32_t *samples, REAL *g) {
   const fm_layer *layer = &net->layers[l];
-  const ptrdiff_t n = layer->W.cols, ld = layer->W.ld, strip = i / FN(strip_rows)(layer);
+  const ptrdiff_t ld = layer->W.ld, strip = i / FN(strip_rows)(layer), at = i * ld + j;
   const int slice = l == 0 && FN(is_sliced)(batch) && i >= batch->X[0].cols;
   const fm_matrix *input = l ? &net->layers[l - 1].A : &batch->X[slice];
   const ptrdiff_t column = i - FN(slice_start)(batch, slice);
@@ -214,16 +240,28 @@ INLINE void FN(strip_gradient)(const fm_net *net, int l, const fm_batch *batch, 
     if (batch->nonzero[slice] && FN(reads_inputs)(net, l))
       n_samples = FN(list_samples)(batch->n, column, rows, batch->nonzero[slice], batch->nonzero_ld,
                                    samples);
-    FN(strip_product)(rows, batch->n, n, x, input->ld, layer->D.data, layer->D.ld, g, ld,
-                      WORTH_SKIPPING(n_samples, batch->n) ? samples : NULL, n_samples);
+    const int skipping = WORTH_SKIPPING(n_samples, batch->n);
+    FN(tile_job)
+    job = {.k = skipping ? n_samples : batch->n,
+           .list = skipping ? samples : NULL,
+           .x = x,
+           .ldx = input->ld,
+           .w = (const REAL *)layer->D.data + j,
+           .ldw = layer->D.ld,
+           .z = g,
+           .ldz = ld,
+           .prefetch = prefetch,
+           .place = at};
+    FN(strip_product)(rows, n, &job);
   }
   if (layer->penalties) {
-    const REAL *w = (const REAL *)layer->W.data + i * ld;
-    layer->penalties[strip] = FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
+    const REAL *w = (const REAL *)layer->W.data + at;
+    layer->penalties[strip] = (j ? layer->penalties[strip] : 0) +
+                              FN(add_penalty)(layer, batch->penalty_scale, rows, n, ld, w, g);
   }
   if (layer->squares || clip < INFINITY) {
     const double squares = FN(clip_gradient)(clip, rows, n, ld, g);
-    if (layer->squares) layer->squares[strip] = squares;
+    if (layer->squares) layer->squares[strip] = (j ? layer->squares[strip] : 0) + squares;
   }
 }
 
@@ -237,6 +275,40 @@ static void FN(update_bias)(const fm_layer *layer, const fm_batch *batch, const 
   }
   FN(update_vector)(update, layer->W.cols, g, layer->b, layer->b_moments,
                     layer->squares ? layer->squares + layer->W.rows : NULL);
+}
+
+/* Strips [first, end) of columns [j, j + n) of a layer's weights.
+ * shared: whether other threads have read these weights;  prefetch: NULL, or weights and moments */
+INLINE void FN(update_strips)(const fm_net *net, int l, const fm_batch *batch,
+                              const fm_update *update, ptrdiff_t first, ptrdiff_t end, ptrdiff_t j,
+                              ptrdiff_t n, int shared, const FN(prefetch) * prefetch,
+                              int32_t *samples, REAL *own) {
+  const fm_layer *layer = &net->layers[l];
+  const ptrdiff_t k = layer->W.rows, ld = layer->W.ld, strip_rows = FN(strip_rows)(layer);
+  REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
+  ptrdiff_t copied = first * strip_rows;
+  for (ptrdiff_t strip = first; strip < end; strip++) {
+    const ptrdiff_t i = strip * strip_rows, rows = k - i < strip_rows ? k - i : strip_rows;
+    const ptrdiff_t at = i * ld + j;
+    REAL *w = (REAL *)layer->W.data + at;
+    REAL *g = layer->G.data ? (REAL *)layer->G.data + at : own;
+    if (update->mode != FM_APPLY)
+      FN(strip_gradient)(net, l, batch, update->clip, i, rows, j, n, prefetch, samples, g);
+    if (update->mode == FM_GRADIENT) continue;
+    if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
+    if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
+    const ptrdiff_t ahead = shared && strip + 1 < end ? rows * ld : 0; /* the next strip */
+    FN(update_rows)(update, rows, n, ld, ahead, g, w, s0 ? s0 + at : NULL, s1 ? s1 + at : NULL);
+    /* Whole vectors of rows of the copy, as soon as they are there. */
+    const ptrdiff_t ready = strip + 1 < end ? (i + rows) / VL * VL : i + rows;
+    if (layer->WT.data && ready > copied) {
+      const ptrdiff_t ld_copy = layer->WT.ld, count = ready - copied;
+      const fm_matrix changed = {(REAL *)layer->W.data + copied * ld + j, count, n, ld};
+      fm_matrix copy = {(REAL *)layer->WT.data + j * ld_copy + copied, n, count, ld_copy};
+      FN(transpose)(&changed, &copy);
+      copied = ready;
+    }
+  }
 }
 
 /* Second phase: part `part` of `n_parts` of every weight matrix, and by turns the biases: one part
@@ -255,36 +327,16 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     }
     fm_update weights_update = *update;
     if (layer->decay >= 0) weights_update.l2 = weights_update.shrink = 0;
-    const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ld = layer->W.ld;
     const ptrdiff_t first_slice = l == 0 && FN(is_sliced)(batch) ? batch->X[0].cols : 0;
     const ptrdiff_t first = FN(first_strip)(layer, first_slice, part, n_parts);
     const ptrdiff_t end = FN(first_strip)(layer, first_slice, part + 1, n_parts);
-    /* Whether other threads have read the weights that this one changes. */
-    const int shared = n_parts > (first_slice ? 2 : 1);
-    const ptrdiff_t strip_rows = FN(strip_rows)(layer);
-    ptrdiff_t copied = first * strip_rows;
-    for (ptrdiff_t strip = first; strip < end; strip++) {
-      const ptrdiff_t i = strip * strip_rows, rows = k - i < strip_rows ? k - i : strip_rows;
-      REAL *w = (REAL *)layer->W.data + i * ld;
-      REAL *g = layer->G.data ? (REAL *)layer->G.data + i * ld : own;
-      if (update->mode != FM_APPLY)
-        FN(strip_gradient)(net, l, batch, update->clip, i, rows, samples, g);
-      if (update->mode == FM_GRADIENT) continue;
-      if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
-      if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
-      REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
-      const ptrdiff_t ahead = shared && strip + 1 < end ? rows * ld : 0; /* the next strip */
-      FN(update_rows)(&weights_update, rows, n, ld, ahead, g, w, s0 ? s0 + i * ld : NULL,
-                      s1 ? s1 + i * ld : NULL);
-      /* Whole vectors of rows of the copy, as soon as they are there. */
-      const ptrdiff_t ready = strip + 1 < end ? (i + rows) / VL * VL : i + rows;
-      if (layer->WT.data && ready > copied) {
-        const fm_matrix changed = FN(rows_of)(&layer->W, copied, ready);
-        fm_matrix copy = {(REAL *)layer->WT.data + copied, n, ready - copied, layer->WT.ld};
-        FN(transpose)(&changed, &copy);
-        copied = ready;
-      }
-    }
+    const int shared = n_parts > (first_slice ? 2 : 1), far = FN(is_far)(layer);
+    const FN(prefetch) prefetch = FN(parameters_of)(layer);
+    const ptrdiff_t n = layer->W.cols, width = far ? FN(far_columns)(batch->n) : n;
+    for (ptrdiff_t j = 0; j < n; j += width)
+      FN(update_strips)(net, l, batch, &weights_update, first, end, j,
+                        n - j < width ? n - j : width, shared,
+                        far && update->mode == FM_FUSED ? &prefetch : NULL, samples, own);
     if (part == n_parts - 1 - l % n_parts) FN(update_bias)(layer, batch, &bias_update, own);
   }
 }

@@ -278,6 +278,17 @@ def test_layers_of_few_units(isa, dtype, n_units, zeros, options):
     check_bits(network, data, zeros, options)
 
 
+@pytest.mark.parametrize("options", [PLAIN, StepOptions(clip_norm=0.5)], ids=["plain", "clipped"])
+@pytest.mark.parametrize("zeros", [0.0, 0.8])
+def test_layers_that_no_cache_holds(isa, dtype, zeros, options):
+    """More than 8 MB of weights and moments: updated in pieces of 512 columns, prefetched."""
+    layers = [Dense(600, "relu", l2=0.01), Dense(1170, "tanh"), Dense(3, "softmax")]
+    network = network_of(1170, layers, "cross_entropy", dtype)
+    data = make_data(network[0], 265, 260, zeros=zeros, labels=True)
+    check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(265)], options)
+    check_bits(network, data, zeros, options)
+
+
 @given(sizes, sizes, st.integers(1, 130), st.sampled_from([0.3, 0.9, 0.99, 1.0]), seeds)
 @settings(max_examples=20)
 def test_bits_do_not_depend_on_skipping_zeros(
