@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import platform
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fastmlp.backends import load_compiled
-from fastmlp.bench import measuring
+from fastmlp.bench import measuring, worker
 from fastmlp.bench.command import bench
 from fastmlp.bench.kernels import kernel_table, run_kernels
 from fastmlp.bench.machine import OtherLoad, cpus_for, describe_machine
@@ -225,6 +226,37 @@ def test_peers_alternate_and_the_first_turn_does_not_count(monkeypatch):
 
 def section_of(workload, *peers, flop=0, peak=None):
     return WorkloadResult(workload, (784, 256, 128, 10), 100, "", 2, peak, flop, list(peers))
+
+
+def test_short_work_is_repeated_and_its_mean_reported(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(worker, "perf_counter", lambda: now[0])
+    answers = io.StringIO()
+    clock = worker.PipeClock(io.StringIO("go\n" * 4), answers, lambda: None)
+    passes = []
+    for score in (None, Score, Score, None):  # the first score is of one pass
+        passes.append(clock.start())
+        for _ in range(passes[-1]):
+            now[0] += 0.06
+            with clock.paused():
+                now[0] += 1000
+        clock.stop(2, score)
+    assert passes == [1, 1, 9, 9]
+    reported = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert [answer["seconds"] for answer in reported] == pytest.approx([0.12] * 4)
+    assert [answer["score"] is None for answer in reported] == [True, False, False, True]
+    with pytest.raises(worker.FinishedError):
+        clock.start()
+
+
+def test_long_work_is_done_once(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(worker, "perf_counter", lambda: now[0])
+    clock = worker.PipeClock(io.StringIO("go\n" * 3), io.StringIO(), lambda: None)
+    for _ in range(3):
+        assert clock.start() == 1
+        now[0] += 0.7
+        clock.stop(1, Score)
 
 
 def test_ratios_goals_and_shares():

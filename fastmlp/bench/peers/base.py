@@ -13,6 +13,7 @@ from fastmlp.feeding import sample_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from fastmlp.bench.problems import Problem
     from fastmlp.network import Network
@@ -47,14 +48,14 @@ class Score:
 class Clock(Protocol):
     """Held by the measuring process: says when to begin."""
 
-    def start(self) -> None:
-        """Waits for the peer's turn, then takes the time."""
+    def start(self) -> int:
+        """Waits for the peer's turn, then takes the time; returns how many passes to make."""
 
-    def restart(self) -> None:
-        """Takes the time anew: what was until here does not count."""
+    def paused(self) -> AbstractContextManager[None]:
+        """What is done in it does not count."""
 
     def stop(self, scale: float = 1.0, score: Callable[[], Score] | None = None) -> None:
-        """Takes the time and reports it, times `scale`; then the score, outside the time."""
+        """Takes the time and reports that of a pass, times `scale`; then the score, outside it."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,10 @@ class Peer(ABC):
         while True:
             for index in range(job.slices):
                 part = job.part(index)
-                clock.start()
-                if index == 0:
-                    order = sample_order(rng, job.n_samples, True)
-                self.train(order[part])
+                for _ in range(clock.start()):
+                    if index == 0:
+                        order = sample_order(rng, job.n_samples, True)
+                    self.train(order[part])
                 last = index == job.slices - 1
                 clock.stop(job.n_samples / len(order[part]), self.score if last else None)
 
@@ -162,11 +163,10 @@ class Peer(ABC):
 
     def _run_fits(self, clock: Clock) -> None:
         while True:
-            clock.start()
-            for _ in range(2):  # caches and the CPU's clock are cold behind the pause
-                self.reset()
-                rng = self.job.network().rng
-                clock.restart()
+            for _ in range(clock.start()):
+                with clock.paused():
+                    self.reset()
+                    rng = self.job.network().rng
                 self.fit(rng)
             clock.stop(1, self.score)
 
@@ -177,9 +177,9 @@ class Peer(ABC):
         inputs = [inputs[i % len(inputs)] for i in range(self.workload.calls)]
         predict = self.predict
         while True:
-            clock.start()
-            for X in inputs:
-                predict(X)
+            for _ in range(clock.start()):
+                for X in inputs:
+                    predict(X)
             clock.stop(1 / len(inputs), lambda: self._prediction_score(blocks[:8]))
 
     def _prediction_score(self, blocks: list[Array]) -> Score:

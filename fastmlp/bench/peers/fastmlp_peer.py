@@ -47,8 +47,8 @@ class FastmlpPeer(Peer):
         while True:
             for index in range(self.job.slices):
                 part = self.job.part(index)
-                clock.start()
-                self._fit(part, epochs=1)
+                for _ in range(clock.start()):
+                    self._fit(part, epochs=1)
                 last = index == self.job.slices - 1
                 scale = self.job.n_samples / (part.stop - part.start)
                 clock.stop(scale, self.score if last else None)
@@ -71,14 +71,16 @@ FOREVER = 10**9
 
 
 class _Turns(Callback):
-    """Waits for its turn before each epoch; the clock's exception ends the fit."""
+    """Waits for its turn, then lets some epochs pass; the clock's exception ends the fit."""
 
     def __init__(self, peer: FastmlpPeer, clock: Clock):
         self.peer, self.clock = peer, clock
 
     def on_fit_begin(self, network: Network, *, epochs: int, n_samples: int | None) -> None:
-        self.clock.start()
+        self.left = self.clock.start()
 
     def on_epoch_end(self, network: Network, record: dict[str, Any]) -> None:
-        self.clock.stop(1, self.peer.score)
-        self.clock.start()
+        self.left -= 1
+        if self.left == 0:
+            self.clock.stop(1, self.peer.score)
+            self.left = self.clock.start()
