@@ -52,8 +52,8 @@ INLINE int FN(is_far)(const fm_layer *layer) {
 }
 
 /* Columns of such a layer that are taken together: so many that the batch's dZ stays in the L2
- * cache beside what comes from memory, but not so few that memory has to change pages all the time.
- */
+ * cache beside what comes from memory; but shorter runs of memory are slower (784-2048-2048-10, one
+ * thread, nothing asked for ahead, ms of updates a step: 2048 columns 10.6, 512 11.9, 256 12.3). */
 INLINE ptrdiff_t FN(far_columns)(ptrdiff_t n_samples) {
   const ptrdiff_t columns = (512 << 10) / (ptrdiff_t)sizeof(REAL) / n_samples / VL * VL;
   return columns > 512 ? columns : 512;

@@ -4,7 +4,7 @@ The first line of standard input is the job; then each line is a word, and each 
 JSON on standard output:
 
 ========  ======================================================================================
-``go``    one measurement: ``{"seconds": ..., "score": {...} or null}``
+``go``    one measurement, of one pass or more: ``{"seconds": ..., "score": {...} or null}``
 ``peak``  the processor's peak: ``{"gflops": ...}``, null without the compiled core
 ========  ======================================================================================
 
@@ -31,8 +31,8 @@ __all__ = ["main"]
 
 
 LEAST = 0.5
-"""Seconds that a measurement takes at least, but for those up to the first score. Behind a pause an
-epoch of 28 ms takes one more: caches and CPU are cold."""
+"""Seconds that a measurement takes, at least, from the first score on: a shorter one makes the next
+one longer. Behind a pause an epoch of 28 ms takes one more: caches and CPU are cold."""
 
 
 class FinishedError(Exception):
@@ -64,9 +64,10 @@ class PipeClock:
         self.began += perf_counter() - began
 
     def stop(self, scale: float = 1.0, score: Callable[[], Any] | None = None) -> None:
-        seconds = (perf_counter() - self.began) / self.passes
+        elapsed = perf_counter() - self.began
+        seconds = elapsed / self.passes
         self.say({"seconds": seconds * scale, "score": asdict(score()) if score else None})
-        if score and self.passes == 1:  # what is scored is one epoch's work
+        if score and elapsed < LEAST:  # not before the score of one epoch's work
             self.passes = ceil(LEAST / seconds)
 
 

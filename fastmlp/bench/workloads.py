@@ -55,8 +55,6 @@ class Workload:
         Of one measurement.
     rows : int
         Of one call to predict.
-    calls : int
-        Of predict in one measurement.
     threads : int
         At most, for everybody.
     dtype : str
@@ -89,7 +87,6 @@ class Workload:
     batch_size: int = 64
     epochs: int = 1
     rows: int = 1
-    calls: int = 1
     threads: int = 2
     dtype: str = "float32"
     isa: str | None = None
@@ -161,7 +158,6 @@ PREDICT = replace(
     peers=PREDICTORS,
     targets={"onnxruntime": 3, "numpy-loop": 3},
     rows=1,
-    calls=2000,
     threads=1,
 )
 
@@ -261,7 +257,6 @@ _RECORDS = [
         name="predict-many",
         targets={"onnxruntime": 1.8, "torch": 3},
         rows=10_000,
-        calls=5,
         threads=2,
     ),
     replace(

@@ -174,7 +174,6 @@ class Peer(ABC):
         self.reset()
         blocks = self.job.blocks()
         inputs = [self.inputs(block) for block in blocks]
-        inputs = [inputs[i % len(inputs)] for i in range(self.workload.calls)]
         predict = self.predict
         while True:
             for _ in range(clock.start()):
