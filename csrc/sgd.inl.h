@@ -13,9 +13,34 @@
  *
  * A sample is a chain of short operations that wait for each other. The features of the next block
  * are read beside them, a piece at a time, in the order of the program: the processor looks some
- * hundred instructions ahead. Vectors are whole: rows of all matrices here are padded with zeros,
- * and stay so while parameters are finite.
+ * hundred instructions ahead. Sums go through the activation in registers: a call and a trip
+ * through memory for each layer, there and back, were 7% of the time. Vectors are whole: rows of
+ * all matrices here are padded with zeros, and stay so while parameters are finite.
  */
+
+/* The activation of all hidden layers, a constant of the code that follows, where it is one of
+ * these; else APART, and each layer's own is applied to rows. */
+#define EACH_FUSED(M) M(FM_RELU, relu) M(FM_SIGMOID, sigmoid) M(FM_TANH, tanh)
+enum { FN(APART) = -1 };
+
+/* Zeros from lane n on. */
+INLINE vec FN(activated)(const int activation, vec z, ptrdiff_t n) {
+#define CASE(code, name)                                                                           \
+  if (activation == code) return vfill(FN(name##_forward)(z), n < VL ? n : VL, 0);
+  EACH_FUSED(CASE)
+#undef CASE
+  return z;
+}
+
+/* dA to dZ. */
+INLINE vec FN(differentiated)(const int activation, vec d, vec a) {
+#define CASE(code, name)                                                                           \
+  if (activation == code) return FN(name##_backward)(d, a, a);
+  EACH_FUSED(CASE)
+#undef CASE
+  return d;
+}
+
 enum { FN(PAIRS) = FM_TOGETHER * (FM_TOGETHER - 1) / 2 };
 
 /* Some samples' features. */
@@ -102,7 +127,8 @@ INLINE void FN(read_features_as)(const int is_uint8, block *these, ptrdiff_t sta
   if (j < stop) FN(read_vector)(is_uint8, these, j, stop - j);
 }
 
-INLINE void FN(read_features)(block *these, const fm_data *data, ptrdiff_t start, ptrdiff_t stop) {
+static __attribute__((noinline)) void FN(read_features)(block *these, const fm_data *data,
+                                                        ptrdiff_t start, ptrdiff_t stop) {
   if (these->n <= 0) return;
   if (data->is_uint8)
     FN(read_features_as)(1, these, start, stop);
@@ -112,7 +138,7 @@ INLINE void FN(read_features)(block *these, const fm_data *data, ptrdiff_t start
 
 /* Products of the block's samples, from features that are listed: those that are not cannot change
  * a bit of them. */
-INLINE void FN(multiply_samples)(block *these) {
+static __attribute__((noinline)) void FN(multiply_samples)(block *these) {
   vec products[FN(PAIRS)] = {{0}};
   for (ptrdiff_t i = 0; i < these->n_listed; i += VL) {
     const ptrdiff_t left = these->n_listed - i;
@@ -183,7 +209,7 @@ INLINE void FN(block_update_panel)(const int nv, const block *these, const REAL 
 INLINE REAL *FN(row_at)(const fm_matrix *M, ptrdiff_t row) { return (REAL *)M->data + row * M->ld; }
 
 /* The first layer's Z for the block's samples, from W as it is. */
-INLINE void FN(block_forward)(const fm_layer *layer, const block *these) {
+static __attribute__((noinline)) void FN(block_forward)(const fm_layer *layer, const block *these) {
   const REAL *w = layer->W.data, *b = layer->b;
   REAL *z = FN(row_at)(&layer->Z, these->row);
   ptrdiff_t j = 0;
@@ -194,7 +220,7 @@ INLINE void FN(block_forward)(const fm_layer *layer, const block *these) {
 }
 
 /* The first layer's W and b behind all of the block's samples. */
-INLINE void FN(block_update)(const fm_layer *layer, const block *these) {
+static __attribute__((noinline)) void FN(block_update)(const fm_layer *layer, const block *these) {
   const REAL *d = FN(row_at)(&layer->D, these->row);
   REAL *w = layer->W.data, *b = layer->b;
   ptrdiff_t j = 0;
@@ -204,25 +230,29 @@ INLINE void FN(block_update)(const fm_layer *layer, const block *these) {
     FN(block_update_panel)(1, these, d + j, layer->D.ld, w + j, layer->W.ld, b + j);
 }
 
-/* Z of sample k owes to the samples before: z_k += sum_j (1 + x_k . x_j) d_j; the 1 is the bias. */
-INLINE void FN(catch_up)(const fm_layer *layer, const block *these, ptrdiff_t k) {
+/* Z of sample k owes to the samples before: z_k += sum_j (1 + x_k . x_j) d_j; the 1 is the bias.
+ * A from it, unless its activation is APART. */
+INLINE void FN(catch_up)(const int activation, const fm_layer *layer, const block *these,
+                         ptrdiff_t k) {
   REAL *z = FN(row_at)(&layer->Z, these->row + k);
+  REAL *out = activation == FN(APART) ? z : FN(row_at)(&layer->A, these->row + k);
   const REAL *products = these->products + k * (k - 1) / 2, *d = FN(row_at)(&layer->D, these->row);
   for (ptrdiff_t j = 0; j < layer->W.cols; j += VL) {
     vec sum = vload(z + j);
     for (ptrdiff_t i = 0; i < k; i++)
       sum = vfma(vset1(1 + products[i]), vload(d + i * layer->D.ld + j), sum);
-    vstore(z + j, sum);
+    vstore(out + j, FN(activated)(activation, sum, layer->W.cols - j));
   }
 }
 
-/* One pass over W, nv vectors of columns of renewed_product or product_and_renewal. Four chains of
- * sums, i mod 4, for the latency of a multiply-add. A changed row is stored before it is summed, or
- * GCC would load it twice. */
-INLINE void FN(pass_over_rows)(const int nv, const int renew_first, ptrdiff_t k,
-                               const REAL *restrict x, const REAL *restrict before,
-                               const REAL *restrict step, REAL *restrict w, ptrdiff_t ldw,
-                               REAL *restrict b, REAL *restrict z) {
+/* One pass over W (k, n), nv vectors of columns of renewed_product or product_and_renewal. Four
+ * chains of sums, i mod 4, for the latency of a multiply-add. A changed row is stored before it is
+ * summed, or GCC would load it twice. */
+INLINE void FN(pass_over_rows)(const int activation, const int nv, const int renew_first,
+                               ptrdiff_t k, ptrdiff_t n, const REAL *restrict x,
+                               const REAL *restrict before, const REAL *restrict step,
+                               REAL *restrict w, ptrdiff_t ldw, REAL *restrict b,
+                               REAL *restrict out) {
   vec acc[4][2] = {{{0}}}, change[2];
   for (int c = 0; c < nv; c++) {
     change[c] = vload(step + c * VL);
@@ -244,28 +274,43 @@ INLINE void FN(pass_over_rows)(const int nv, const int renew_first, ptrdiff_t k,
     for (int chain = 0; chain < 4; chain++) TAKE_ROW(i + chain, chain);
   for (; i < k; i++) TAKE_ROW(i, 0);
 #undef TAKE_ROW
-  for (int c = 0; c < nv; c++)
-    vstore(z + c * VL, (acc[0][c] + acc[1][c]) + (acc[2][c] + acc[3][c]));
+  for (int c = 0; c < nv; c++) {
+    const vec sum = (acc[0][c] + acc[1][c]) + (acc[2][c] + acc[3][c]);
+    vstore(out + c * VL, renew_first ? FN(activated)(activation, sum, n - c * VL)
+                                     : FN(differentiated)(activation, sum, change[c]));
+  }
 }
 
-/* W[i, :] += before[i] step, b += step; then z = b + x W: forward, behind what the sample before
- * has changed.  x, before (k,), step (n,)  IN;  W (k, n), b (n,)  IN and OUT;  z (n,)  OUT */
-INLINE void FN(renewed_product)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const REAL *before,
-                                const REAL *step, REAL *w, ptrdiff_t ldw, REAL *b, REAL *z) {
+/* Forward to sample r: W += a^T d, b += d of the sample before; then Z = b + A W, or f(Z) where the
+ * activation is not APART.
+ * below's A (., k), layer's D (., n)  IN;  W (k, n), b (n,)  IN and OUT;  Z or A (., n)  OUT */
+INLINE void FN(renewed_product)(const int activation, const fm_layer *layer, const fm_layer *below,
+                                ptrdiff_t before, ptrdiff_t r) {
+  const ptrdiff_t k = layer->W.rows, n = layer->W.cols, ldw = layer->W.ld;
+  const REAL *a = FN(row_at)(&below->A, r), *a_before = FN(row_at)(&below->A, before);
+  const REAL *d = FN(row_at)(&layer->D, before);
+  REAL *w = layer->W.data, *b = layer->b;
+  REAL *out = FN(row_at)(activation == FN(APART) ? &layer->Z : &layer->A, r);
   ptrdiff_t j = 0;
   for (; j + VL < n; j += 2 * VL)
-    FN(pass_over_rows)(2, 1, k, x, before, step + j, w + j, ldw, b + j, z + j);
-  if (j < n) FN(pass_over_rows)(1, 1, k, x, before, step + j, w + j, ldw, b + j, z + j);
+    FN(pass_over_rows)(activation, 2, 1, k, n - j, a, a_before, d + j, w + j, ldw, b + j, out + j);
+  if (j < n)
+    FN(pass_over_rows)(activation, 1, 1, k, n - j, a, a_before, d + j, w + j, ldw, b + j, out + j);
 }
 
-/* z = x W; then W[i, :] += x[i] step: back, with the transposed copy.
- * x (k,), step (n,)  IN;  W (k, n)  IN and OUT;  z (n,)  OUT */
-INLINE void FN(product_and_renewal)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const REAL *step,
-                                    REAL *w, ptrdiff_t ldw, REAL *z) {
+/* Back from sample r: D below = D W^T, times f'(A) where the activation is not APART; then
+ * W^T += d^T a.
+ * layer's D (., n), below's A (., k)  IN;  WT (n, k)  IN and OUT;  below's D (., k)  OUT */
+INLINE void FN(product_and_renewal)(const int activation, const fm_layer *layer,
+                                    const fm_layer *below, ptrdiff_t r) {
+  const ptrdiff_t k = layer->WT.cols, n = layer->WT.rows, ldw = layer->WT.ld;
+  const REAL *d = FN(row_at)(&layer->D, r), *a = FN(row_at)(&below->A, r);
+  REAL *w = layer->WT.data, *out = FN(row_at)(&below->D, r);
   ptrdiff_t j = 0;
-  for (; j + VL < n; j += 2 * VL)
-    FN(pass_over_rows)(2, 0, k, x, NULL, step + j, w + j, ldw, NULL, z + j);
-  if (j < n) FN(pass_over_rows)(1, 0, k, x, NULL, step + j, w + j, ldw, NULL, z + j);
+  for (; j + VL < k; j += 2 * VL)
+    FN(pass_over_rows)(activation, 2, 0, n, k - j, d, NULL, a + j, w + j, ldw, NULL, out + j);
+  if (j < k)
+    FN(pass_over_rows)(activation, 1, 0, n, k - j, d, NULL, a + j, w + j, ldw, NULL, out + j);
 }
 
 /* W += A^T D, b += D of sample r, for a layer above the first. */
@@ -307,8 +352,8 @@ INLINE ptrdiff_t FN(output_of_sample)(const fm_net *net, ptrdiff_t r, const fm_t
 /* n steps on from run->steps, fewer where the sum of losses stops being finite. Every layer's Z, A
  * and D have 2 FM_TOGETHER rows, by turns for one block and the next.
  * sums: weight times loss, weight, right ones  IN and OUT */
-static void FN(sgd_samples)(const fm_net *net, const fm_data *data, fm_samples *run, ptrdiff_t n,
-                            double sums[3]) {
+INLINE void FN(sgd_samples_as)(const int activation, const fm_net *net, const fm_data *data,
+                               fm_samples *run, ptrdiff_t n, double sums[3]) {
   const fm_layer *first = &net->layers[0], *last = &net->layers[net->n_layers - 1];
   const ptrdiff_t k = data->n_features, stop = run->steps + n, *order = run->order;
   /* Of the next block's features, beside a layer. */
@@ -335,15 +380,18 @@ static void FN(sgd_samples)(const fm_net *net, const fm_data *data, fm_samples *
     ptrdiff_t taken = 0, i = 0; /* features of the next block; samples of this one */
     for (; i < these->n && isfinite(sums[0]); i++) {
       const ptrdiff_t r = these->row + i, sample = order[t];
-      FN(catch_up)(first, these, i);
+      FN(catch_up)(activation, first, these, i);
       for (const fm_layer *layer = first; layer < last; layer++, taken += piece) {
         const fm_layer *above = layer + 1;
-        fm_matrix Z = FN(rows_of)(&layer->Z, r, r + 1), A = FN(rows_of)(&layer->A, r, r + 1);
-        FN(activation_forward)(layer->activation, &Z, &A);
+        if (activation == FN(APART)) {
+          fm_matrix Z = FN(rows_of)(&layer->Z, r, r + 1), A = FN(rows_of)(&layer->A, r, r + 1);
+          FN(activation_forward)(layer->activation, &Z, &A);
+        }
         FN(read_features)(next, data, taken, taken + piece);
-        FN(renewed_product)(above->W.rows, above->W.cols, A.data, FN(row_at)(&layer->A, before),
-                            FN(row_at)(&above->D, before), above->W.data, above->W.ld, above->b,
-                            FN(row_at)(&above->Z, r));
+        if (above < last)
+          FN(renewed_product)(activation, above, layer, before, r);
+        else
+          FN(renewed_product)(FN(APART), above, layer, before, r);
       }
 
       const fm_targets Y = {data->labels ? data->labels + sample : NULL,
@@ -358,11 +406,12 @@ static void FN(sgd_samples)(const fm_net *net, const fm_data *data, fm_samples *
       taken = end;
       for (const fm_layer *layer = last; layer > first; layer--) {
         const fm_layer *below = layer - 1;
-        fm_matrix Z = FN(rows_of)(&below->Z, r, r + 1), A = FN(rows_of)(&below->A, r, r + 1);
-        fm_matrix D = FN(rows_of)(&below->D, r, r + 1);
-        FN(product_and_renewal)(layer->W.cols, layer->W.rows, FN(row_at)(&layer->D, r), A.data,
-                                layer->WT.data, layer->WT.ld, D.data);
-        FN(activation_backward)(below->activation, &D, &Z, &A, &D);
+        FN(product_and_renewal)(activation, layer, below, r);
+        if (activation == FN(APART)) {
+          fm_matrix Z = FN(rows_of)(&below->Z, r, r + 1), A = FN(rows_of)(&below->A, r, r + 1);
+          fm_matrix D = FN(rows_of)(&below->D, r, r + 1);
+          FN(activation_backward)(below->activation, &D, &Z, &A, &D);
+        }
       }
       before = r;
       loss *= weight * net->loss_factor;
@@ -381,4 +430,21 @@ static void FN(sgd_samples)(const fm_net *net, const fm_data *data, fm_samples *
   }
   for (const fm_layer *layer = last; layer > first; layer--) FN(renew)(layer, layer - 1, before);
 }
+
+/* The same, whatever the activations. */
+static void FN(sgd_samples)(const fm_net *net, const fm_data *data, fm_samples *run, ptrdiff_t n,
+                            double sums[3]) {
+  const fm_layer *first = net->layers, *last = &net->layers[net->n_layers - 1];
+  int activation = first < last ? first->activation : FN(APART);
+  for (const fm_layer *layer = first; layer < last; layer++)
+    if (layer->activation != activation) activation = FN(APART);
+#define CASE(code, name)                                                                           \
+  if (activation == code)                                                                          \
+    FN(sgd_samples_as)(code, net, data, run, n, sums);                                             \
+  else
+  EACH_FUSED(CASE)
+  FN(sgd_samples_as)(FN(APART), net, data, run, n, sums);
+#undef CASE
+}
+#undef EACH_FUSED
 #undef block

@@ -106,9 +106,10 @@ def problems(draw):
     n_units = draw(st.lists(st.integers(1, 40), min_size=n_layers, max_size=n_layers))
     if output == "softmax":
         n_units[-1] += 1  # one unit is 1, where 1 - a and the floor of the dtype are the loss
-    hidden = st.lists(st.sampled_from(HIDDEN), min_size=n_layers - 1, max_size=n_layers - 1)
+    mixed = st.lists(st.sampled_from(HIDDEN), min_size=n_layers - 1, max_size=n_layers - 1)
+    alike = st.sampled_from(["relu", "sigmoid", "tanh"]).map(lambda name: [name] * (n_layers - 1))
     return {
-        "network": ([draw(sizes), *n_units], [*draw(hidden), output], loss),
+        "network": ([draw(sizes), *n_units], [*draw(mixed | alike), output], loss),
         "pixels": draw(st.booleans()),
         "weighted": draw(st.booleans()),
         "labels": draw(st.booleans()) and LOSSES[loss].labels,
