@@ -183,7 +183,7 @@ typedef struct {
 
   /* minibatch.inl.h */
   void (*gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n, fm_matrix *X);
-  size_t (*forward_scratch_size)(ptrdiff_t n, ptrdiff_t n_features);
+  size_t (*forward_scratch_size)(const fm_net *net, ptrdiff_t n, ptrdiff_t n_features);
   int (*net_forward)(const fm_net *net, const fm_matrix *X, void *scratch);
   size_t (*scratch_size)(const fm_net *net, const fm_batch *batch);
   int (*n_stages)(const fm_net *net);

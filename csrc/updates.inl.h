@@ -237,7 +237,7 @@ INLINE void FN(strip_gradient)(const fm_net *net, int l, const fm_batch *batch, 
   if (FN(is_narrow)(layer)) {
     FN(narrow_product)(rows, batch->n, x, input->ld, &layer->D, g, ld);
   } else {
-    if (batch->nonzero[slice] && FN(reads_inputs)(net, l))
+    if (batch->nonzero[slice] && FN(reads_inputs)(net, 0, l))
       n_samples = FN(list_samples)(batch->n, column, rows, batch->nonzero[slice], batch->nonzero_ld,
                                    samples);
     const int skipping = WORTH_SKIPPING(n_samples, batch->n);

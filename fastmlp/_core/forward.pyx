@@ -36,7 +36,7 @@ cdef size_t workspace_size(
         size += rows * padded(data.n_features, itemsize) * itemsize
     for i in range(net.n_layers):
         size += rows * padded(net.layers[i].W.cols, itemsize) * itemsize
-    size += kernels.forward_scratch_size(rows, data.n_features)
+    size += kernels.forward_scratch_size(net, rows, data.n_features)
     return size // CACHE_LINE * CACHE_LINE + CACHE_LINE
 
 

@@ -144,7 +144,9 @@ cdef extern from "fastmlp.h" nogil:
         void (*gather)(
             const fm_data *data, const Py_ssize_t *index, Py_ssize_t n,
             fm_matrix *X) noexcept nogil
-        size_t (*forward_scratch_size)(Py_ssize_t n, Py_ssize_t n_features) noexcept nogil
+        size_t (*forward_scratch_size)(
+            const fm_net *net, Py_ssize_t n, Py_ssize_t n_features
+        ) noexcept nogil
         int (*net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) noexcept nogil
         size_t (*scratch_size)(const fm_net *net, const fm_batch *batch) noexcept nogil
         int (*n_stages)(const fm_net *net) noexcept nogil

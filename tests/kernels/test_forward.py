@@ -7,8 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from fastmlp import propagation
+from fastmlp import Dense, Dropout, LayerNorm, propagation
 from fastmlp.activations import ACTIVATIONS
+from fastmlp.architecture import Architecture
 from fastmlp.backends import load_compiled
 from fastmlp.backends.numpy_backend import NumpyBackend
 from fastmlp.validation import scale_pixels
@@ -106,6 +107,30 @@ def test_a_row_does_not_see_the_others(isa, dtype):
         part_A, part_Z = run(core, X[rows], 7, dtype)
         assert np.array_equal(part_A, A[rows])
         assert np.array_equal(part_Z, Z[rows])
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_one_row_leaves_out_units_that_are_zero(isa, dtype, dead):
+    """Among others nearly no unit is 0 in all rows of a block; alone half of them are."""
+    layers = [
+        *(Dense(300, "relu"), Dropout(0.5), LayerNorm(), Dense(170, "relu"), Dense(33, "relu")),
+        Dense(5, "softmax"),
+    ]
+    architecture = Architecture.checked(9, layers, "cross_entropy", dtype)
+    parameters = architecture.new_parameters()
+    for group in parameters.groups():
+        for view in group:
+            view[...] = np.random.default_rng(view.size).standard_normal(view.shape) / 8
+    if dead:
+        parameters.groups()[3][1][...] = -1000
+    X = inputs(20, 9, dtype, False)
+    core = core_of((architecture, parameters))
+    A, Z = run(core, X, 5, dtype)
+    assert len(np.unique(Z, axis=0)) == (1 if dead else 20)
+    for r in range(20):
+        part_A, part_Z = run(core, X[r : r + 1], 5, dtype)
+        assert np.array_equal(part_A[0], A[r])
+        assert np.array_equal(part_Z[0], Z[r])
 
 
 def test_bits_do_not_depend_on_alignment(isa, dtype):
