@@ -224,6 +224,11 @@ static inline int fm_needs_z(int activation) {
          activation == FM_SILU || activation == FM_INCREASING;
 }
 
+/* Whether an activation's outputs depend on more of a row than their own element, or may. */
+static inline int fm_needs_row(int activation) {
+  return activation >= FM_NATIVE || activation == FM_SOFTMAX || activation == FM_INCREASING;
+}
+
 /* The table of an instruction set; NULL where this build or this CPU does not have it.
  * fm_isa_names() lists those that were built, best last, NULL at the end. */
 const fm_kernels *fm_kernels_of(const char *isa, enum fm_dtype dtype);

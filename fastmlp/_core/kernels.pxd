@@ -176,6 +176,7 @@ cdef extern from "fastmlp.h" nogil:
     bint fm_isa_supported(const char *isa)
     void fm_set_native_activations(const void *table)
     bint fm_needs_z(int activation)
+    bint fm_needs_row(int activation)
 
 cdef extern from "threads.h" nogil:
     bint fm_have_openmp()

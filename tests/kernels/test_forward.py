@@ -56,7 +56,7 @@ def test_bits_are_those_of_layer_after_layer(isa, dtype, n, pixels):
     core, X = core_of(network), inputs(n, 37, dtype, pixels, pad=5, offset=24)
     before = X.tobytes()
     expected_A, expected_Z = layers_of(network, scale_pixels(X, np.dtype(dtype)))
-    for n_threads in [*THREADS, 8]:
+    for n_threads in [*THREADS, 8, 20]:
         for pad in (0, 1, 7):
             A, Z = run(core, X, 7, dtype, n_threads, pad)
             assert np.array_equal(A, expected_A)
@@ -84,11 +84,13 @@ def test_specification(isa, dtype, widths):
 def test_every_activation(isa, dtype, activation):
     """Within, where a pre-activation is overwritten by its output, and last."""
     for names in ([activation, "identity"], ["tanh", activation]):
-        network = make_network([9, 21, 11], names, "mse", dtype)
-        X = inputs(60, 9, dtype, False)
-        expected = layers_of(network, X)
-        for ours, layers in zip(run(core_of(network), X, 11, dtype), expected, strict=True):
-            assert np.array_equal(ours, layers)
+        network = make_network([9, 50, 41], names, "mse", dtype)
+        for n, n_threads in ((60, 1), (3, 2), (1, 3)):
+            X = inputs(n, 9, dtype, False)
+            expected = layers_of(network, X)
+            ours = run(core_of(network), X, 41, dtype, n_threads)
+            for values, layers in zip(ours, expected, strict=True):
+                assert np.array_equal(values, layers)
 
 
 @pytest.mark.parametrize("n_threads", THREADS)
@@ -127,10 +129,22 @@ def test_one_row_leaves_out_units_that_are_zero(isa, dtype, dead):
     core = core_of((architecture, parameters))
     A, Z = run(core, X, 5, dtype)
     assert len(np.unique(Z, axis=0)) == (1 if dead else 20)
-    for r in range(20):
-        part_A, part_Z = run(core, X[r : r + 1], 5, dtype)
-        assert np.array_equal(part_A[0], A[r])
-        assert np.array_equal(part_Z[0], Z[r])
+    for n_threads in THREADS:
+        for r in range(20):
+            part_A, part_Z = run(core, X[r : r + 1], 5, dtype, n_threads)
+            assert np.array_equal(part_A[0], A[r])
+            assert np.array_equal(part_Z[0], Z[r])
+
+
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("n", [1, 3, 60])
+def test_says_whether_inputs_are_finite(isa, dtype, n, n_threads):
+    core, X = core_of(make_network(*NETWORK, dtype)), inputs(n, 37, dtype, False)
+    out = np.zeros((n, 7), dtype)
+    assert core.run(X, out, None, n_threads)
+    for value in (np.nan, np.inf, -np.inf):
+        X[-1, -1] = value
+        assert not core.run(X, out, None, n_threads)
 
 
 def test_bits_do_not_depend_on_alignment(isa, dtype):
