@@ -48,7 +48,7 @@ INLINE fm_matrix FN(rows_of)(const fm_matrix *M, ptrdiff_t start, ptrdiff_t stop
 enum { FN(BLOCK) = 64 };
 
 /* Z = X W + b where X has many zeros; nonzero: its bits, a row a sample.
- * scratch: the lists of FN(BLOCK) rows. */
+ * scratch: its lists. */
 INLINE void FN(sparse_affine_forward)(const fm_matrix *X, const uint8_t *nonzero,
                                       ptrdiff_t nonzero_ld, const fm_matrix *W, const void *b,
                                       fm_matrix *Z, int32_t *scratch) {
@@ -114,9 +114,9 @@ INLINE void FN(forward_rows)(const fm_net *net, int first, int last, const fm_ba
   }
 }
 
-/* Bytes of column lists for FN(BLOCK) rows. */
-INLINE size_t FN(lists_size)(ptrdiff_t n_features) {
-  return (size_t)(N_BLOCKS(FN(BLOCK), FM_SKIP_ROWS) * (n_features + 16)) * sizeof(int32_t);
+/* Bytes of column lists for n rows. */
+INLINE size_t FN(lists_size)(ptrdiff_t n, ptrdiff_t n_features) {
+  return (size_t)(N_BLOCKS(n, FM_SKIP_ROWS) * (n_features + 16)) * sizeof(int32_t);
 }
 
 /* Bytes of a row of bits: list_columns reads whole words. */
@@ -133,15 +133,18 @@ INLINE ptrdiff_t FN(widest)(const fm_net *net, ptrdiff_t n_features) {
 /* Bytes of scratch with which net_forward takes n rows. */
 static size_t FN(forward_scratch_size)(const fm_net *net, ptrdiff_t n, ptrdiff_t n_features) {
   const ptrdiff_t widest = FN(widest)(net, n_features);
-  return FN(lists_size)(widest) + (size_t)(n * FN(bits_ld)(widest));
+  return FN(lists_size)(n, widest) + (size_t)(n * FN(bits_ld)(widest));
 }
 
-/* Whether numbers are finite: infinity and NaN times 0 are NaN.  x (k,)  IN */
+/* Whether numbers are finite: infinity and NaN times 0 are NaN. Four chains of sums.  x (k,)  IN */
 INLINE int FN(all_finite)(ptrdiff_t k, const REAL *x) {
-  vec sum = {0};
-  for (ptrdiff_t j = 0; j < k; j += VL)
-    sum = vfma(k - j < VL ? vloadn(x + j, k - j) : vload(x + j), (vec){0}, sum);
-  return vsum(sum) == 0;
+  vec sum[4] = {{0}};
+  ptrdiff_t j = 0;
+  for (; j + 4 * VL <= k; j += 4 * VL)
+    for (int c = 0; c < 4; c++) sum[c] = vfma(vload(x + j + c * VL), (vec){0}, sum[c]);
+  for (; j < k; j += VL)
+    sum[0] = vfma(k - j < VL ? vloadn(x + j, k - j) : vload(x + j), (vec){0}, sum[0]);
+  return vsum((sum[0] + sum[1]) + (sum[2] + sum[3])) == 0;
 }
 
 /* The rows of X, at most FN(BLOCK), through all layers; zeros of X are left out of the products.
@@ -150,7 +153,7 @@ INLINE int FN(all_finite)(ptrdiff_t k, const REAL *x) {
  * whether X is finite.  X (n, n_features)  IN;  every layer's Z, A (n, n_out)  OUT */
 static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) {
   const ptrdiff_t widest = FN(widest)(net, X->cols), ld = FN(bits_ld)(widest);
-  uint8_t *bits = (uint8_t *)scratch + FN(lists_size)(widest);
+  uint8_t *bits = (uint8_t *)scratch + FN(lists_size)(X->rows, widest);
   int finite = 1;
   for (ptrdiff_t r = 0; r < X->rows; r++) {
     const REAL *x = (const REAL *)X->data + r * X->ld;

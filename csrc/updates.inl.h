@@ -72,7 +72,7 @@ static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
     const ptrdiff_t size = FN(strip_rows)(layer) * layer->W.ld;
     if (size > largest) largest = size;
   }
-  const size_t lists = FN(lists_size)(batch->X[0].cols);
+  const size_t lists = FN(lists_size)(FN(BLOCK), batch->X[0].cols);
   const size_t strip = (size_t)largest * sizeof(REAL);
   const size_t samples = FN(samples_size)(batch);
   return lists > strip + samples ? lists : strip + samples;
