@@ -227,8 +227,9 @@ class Network:
         TypeError, ValueError
             For inputs that are no finite numbers of that shape.
         """
-        X = check_inputs(X, self.architecture, finite=False)
-        out = np.empty((len(X), self.architecture.n_outputs), self.architecture.dtype)
+        architecture = self.architecture
+        X = check_inputs(X, architecture, finite=False)
+        out = np.empty((len(X), architecture.n_outputs), architecture.dtype)
         if isinstance(X, MappedRows):
             for rows in row_blocks(X):
                 self.predictor(X[rows], out[rows])

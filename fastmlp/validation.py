@@ -49,13 +49,14 @@ def check_inputs(
     if isinstance(X, MappedRows):
         return X
     X = _numeric_array(X, name)
-    if X.ndim != 2:
-        hint = " (one sample: X.reshape(1, -1))" if X.ndim == 1 else ""
-        raise ValueError(f"{name}: expected 2 dimensions (n, n_inputs), got shape {X.shape}{hint}")
-    if X.shape[1] != architecture.n_inputs:
-        raise ValueError(f"{name}: expected {architecture.n_inputs} columns, got shape {X.shape}")
-    if X.shape[0] == 0:
-        raise ValueError(f"{name}: expected at least 1 sample, got shape {X.shape}")
+    shape = X.shape
+    if len(shape) != 2:
+        hint = " (one sample: X.reshape(1, -1))" if len(shape) == 1 else ""
+        raise ValueError(f"{name}: expected 2 dimensions (n, n_inputs), got shape {shape}{hint}")
+    if shape[1] != architecture.n_inputs:
+        raise ValueError(f"{name}: expected {architecture.n_inputs} columns, got shape {shape}")
+    if shape[0] == 0:
+        raise ValueError(f"{name}: expected at least 1 sample, got shape {shape}")
     pixels = X.dtype == UINT8
     if is_large_map(X):
         mapped = MappedRows(X, X.dtype if pixels else architecture.dtype)
@@ -68,8 +69,10 @@ def check_inputs(
         if finite:
             check_finite(X, name)
     # NumPy's products of unaligned arrays round in another order.
-    fits = X.flags.c_contiguous and X.flags.aligned
-    return X if fits else np.require(X, requirements=["C", "ALIGNED"])
+    flags = X.flags
+    if flags.c_contiguous and flags.aligned:
+        return X
+    return np.require(X, requirements=["C", "ALIGNED"])
 
 
 def scale_pixels(X: Array | MappedRows, dtype: np.dtype) -> Array:
@@ -208,14 +211,14 @@ def _numeric_array(values: Any, name: str) -> Array:
             values = np.asarray(values.tolist())
     except ValueError as error:
         raise ValueError(f"{name}: expected rows of equal length ({error})") from None
-    if values.dtype.kind == "O":
-        try:
-            values = values.astype(np.float64)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise TypeError(f"{name}: expected numbers, got objects ({error})") from None
-    if values.dtype.kind not in "fiub":
+    if values.dtype.kind in "fiub":
+        return values
+    if values.dtype.kind != "O":
         raise TypeError(f"{name}: expected real numbers, got {values.dtype}")
-    return values
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name}: expected numbers, got objects ({error})") from None
 
 
 def _convert(values: Array, dtype: np.dtype, name: str) -> Array:
