@@ -101,8 +101,7 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
 /* One function a shape: x as it is (n) or transposed (t), rows, vectors, partial, indexed. */
 typedef void (*FN(tile_function))(const FN(tile_job) * job);
 #define DEFINE_TILE(letter, transposed, mr, nv, partial, indexed)                                  \
-  static __attribute__((noinline)) void FN(tile_##letter##_##mr##_##nv##_##partial##indexed)(      \
-      const FN(tile_job) * job) {                                                                  \
+  NOINLINE void FN(tile_##letter##_##mr##_##nv##_##partial##indexed)(const FN(tile_job) * job) {   \
     FN(tile)(transposed, mr, nv, partial, indexed, 0, job);                                        \
   }
 #define DEFINE_TILES(letter, transposed, mr, nv)                                                   \
@@ -234,10 +233,10 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
 }
 
 /* The whole tiles of these that prefetch. */
-static __attribute__((noinline)) void FN(prefetching_tile)(const FN(tile_job) * job) {
+NOINLINE void FN(prefetching_tile)(const FN(tile_job) * job) {
   FN(tile)(1, FM_STRIP_ROWS, FM_STRIP_VECTORS, 0, 0, 1, job);
 }
-static __attribute__((noinline)) void FN(prefetching_tile_indexed)(const FN(tile_job) * job) {
+NOINLINE void FN(prefetching_tile_indexed)(const FN(tile_job) * job) {
   FN(tile)(1, FM_STRIP_ROWS, FM_STRIP_VECTORS, 0, 1, 1, job);
 }
 

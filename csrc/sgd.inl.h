@@ -19,11 +19,12 @@
  */
 
 /* The activation of all hidden layers, a constant of the code that follows, where it is one of
- * these; else APART, and each layer's own is applied to rows. */
+ * these, whose derivatives need A alone; else APART, and each layer's own is applied to rows. What
+ * is long and does not depend on it is a function, or every form would have a copy. */
 #define EACH_FUSED(M) M(FM_RELU, relu) M(FM_SIGMOID, sigmoid) M(FM_TANH, tanh)
 enum { FN(APART) = -1 };
 
-/* Zeros from lane n on. */
+/* f(z), zeros from lane n on; z as it is where f is APART. */
 INLINE vec FN(activated)(const int activation, vec z, ptrdiff_t n) {
 #define CASE(code, name)                                                                           \
   if (activation == code) return vfill(FN(name##_forward)(z), n < VL ? n : VL, 0);
@@ -32,7 +33,7 @@ INLINE vec FN(activated)(const int activation, vec z, ptrdiff_t n) {
   return z;
 }
 
-/* dA to dZ. */
+/* dZ of d = dA and a = A. */
 INLINE vec FN(differentiated)(const int activation, vec d, vec a) {
 #define CASE(code, name)                                                                           \
   if (activation == code) return FN(name##_backward)(d, a, a);
@@ -127,8 +128,8 @@ INLINE void FN(read_features_as)(const int is_uint8, block *these, ptrdiff_t sta
   if (j < stop) FN(read_vector)(is_uint8, these, j, stop - j);
 }
 
-static __attribute__((noinline)) void FN(read_features)(block *these, const fm_data *data,
-                                                        ptrdiff_t start, ptrdiff_t stop) {
+NOINLINE void FN(read_features)(block *these, const fm_data *data, ptrdiff_t start,
+                                ptrdiff_t stop) {
   if (these->n <= 0) return;
   if (data->is_uint8)
     FN(read_features_as)(1, these, start, stop);
@@ -138,7 +139,7 @@ static __attribute__((noinline)) void FN(read_features)(block *these, const fm_d
 
 /* Products of the block's samples, from features that are listed: those that are not cannot change
  * a bit of them. */
-static __attribute__((noinline)) void FN(multiply_samples)(block *these) {
+NOINLINE void FN(multiply_samples)(block *these) {
   vec products[FN(PAIRS)] = {{0}};
   for (ptrdiff_t i = 0; i < these->n_listed; i += VL) {
     const ptrdiff_t left = these->n_listed - i;
@@ -209,7 +210,7 @@ INLINE void FN(block_update_panel)(const int nv, const block *these, const REAL 
 INLINE REAL *FN(row_at)(const fm_matrix *M, ptrdiff_t row) { return (REAL *)M->data + row * M->ld; }
 
 /* The first layer's Z for the block's samples, from W as it is. */
-static __attribute__((noinline)) void FN(block_forward)(const fm_layer *layer, const block *these) {
+NOINLINE void FN(block_forward)(const fm_layer *layer, const block *these) {
   const REAL *w = layer->W.data, *b = layer->b;
   REAL *z = FN(row_at)(&layer->Z, these->row);
   ptrdiff_t j = 0;
@@ -220,7 +221,7 @@ static __attribute__((noinline)) void FN(block_forward)(const fm_layer *layer, c
 }
 
 /* The first layer's W and b behind all of the block's samples. */
-static __attribute__((noinline)) void FN(block_update)(const fm_layer *layer, const block *these) {
+NOINLINE void FN(block_update)(const fm_layer *layer, const block *these) {
   const REAL *d = FN(row_at)(&layer->D, these->row);
   REAL *w = layer->W.data, *b = layer->b;
   ptrdiff_t j = 0;

@@ -27,6 +27,7 @@
 #define unaligned_vec FN(unaligned_vec_t)
 #define VL ((ptrdiff_t)(FM_VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
 
 typedef REAL vec __attribute__((vector_size(FM_VECTOR_BYTES)));
 typedef INT ivec __attribute__((vector_size(FM_VECTOR_BYTES)));

@@ -219,7 +219,7 @@ class Network:
         -------
         ndarray of shape (n, n_outputs)
             Probabilities behind softmax or sigmoid; ``.argmax(axis=1)`` gives classes.
-            The compiled core leaves inputs that are 0 out of the sums, and of a row alone hidden
+            The compiled core leaves inputs that are 0 out of the sums, and of few rows hidden
             units too: 0 times a weight that is not finite counts as 0 there.
 
         Raises

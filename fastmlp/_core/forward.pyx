@@ -217,9 +217,8 @@ cdef class CompiledForward:
         data.ldx = x.ld
         data.is_uint8 = X.itemsize == 1
         divides_columns = n_threads > 1 and x.rows < min(FEW * n_threads, <int>BLOCK)
-        rows = (x.rows + n_threads - 1) // n_threads
-        rows = min(<Py_ssize_t>BLOCK, x.rows if divides_columns else rows)
-        size = workspace_size(kernels, net, &data, rows, itemsize)
+        rows = x.rows if divides_columns else (x.rows + n_threads - 1) // n_threads
+        size = workspace_size(kernels, net, &data, min(<Py_ssize_t>BLOCK, rows), itemsize)
         if posix_memalign(&memory, CACHE_LINE, n_threads * size) != 0:
             raise MemoryError()
         if n_threads == 1:  # without the fraction of a microsecond that a team of one costs

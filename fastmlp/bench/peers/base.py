@@ -115,9 +115,12 @@ class Peer(ABC):
     def reset(self) -> None:
         """Go back to the initial weights of ``job.network()``."""
 
-    @abstractmethod
     def train(self, order: Array) -> None:
-        """One pass over the samples `order`; returns when it is done."""
+        """One pass over the samples `order`; returns when it is done.
+
+        Not of peers that only predict, or whose own fit draws the order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not train in a given order")
 
     @abstractmethod
     def weights(self) -> Sequence[tuple[Any, Any]]:

@@ -29,9 +29,6 @@ class FastmlpPeer(Peer):
     def reset(self) -> None:
         self.net = self.job.network(self.backend)
 
-    def train(self, order: Array) -> None:
-        raise NotImplementedError("fit draws its own order")
-
     def weights(self) -> list[tuple[Array, Array]]:
         return [(W, b) for W, b in self.net.parameters]
 

@@ -36,9 +36,6 @@ class OnnxPeer(Peer):
     def weights(self) -> list[tuple[Array, Array]]:
         return [(W, b) for W, b in self.job.network().parameters]
 
-    def train(self, order: Array) -> None:
-        raise NotImplementedError("onnxruntime does not train")
-
     def inputs(self, X: Array) -> dict[str, Array]:
         return {"X": X}
 
