@@ -1,9 +1,19 @@
 """Z = X W + b and back, rows divided among threads. Formulas: csrc/affine.inl.h."""
 
-from cython.parallel cimport prange
+from cython.parallel cimport parallel
 
 from fastmlp._core.cpu cimport matrix_of, real, rows_of, table
-from fastmlp._core.kernels cimport FM_FLOAT32, FM_FLOAT64, fm_kernels, fm_matrix
+from fastmlp._core.kernels cimport (
+    FM_FLOAT32,
+    FM_FLOAT64,
+    fm_kernels,
+    fm_matrix,
+    fm_start,
+    fm_start_init,
+    fm_start_work,
+    fm_team_size,
+    fm_thread,
+)
 
 
 cdef fm_matrix part_of(fm_matrix M, Py_ssize_t start, Py_ssize_t stop, size_t size) noexcept nogil:
@@ -51,15 +61,17 @@ def affine_forward(
     cdef const fm_kernels *kernels = table(FM_FLOAT32 if real is float else FM_FLOAT64)
     cdef fm_matrix x = matrix_of(X, "X"), w = matrix_of(W, "W"), z = matrix_of(Z, "Z")
     cdef const void *bias = NULL
-    cdef int part
+    cdef fm_start start
     if b is not None:
         bias = rows_of(b, "b")
     if x.rows != z.rows or x.cols != w.rows or w.cols != z.cols or (
         b is not None and b.shape[0] != z.cols
     ):
         raise ValueError("affine_forward: the shapes do not fit")
-    for part in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
-        forward_part(kernels, x, w, bias, z, part, n_threads, sizeof(real))
+    fm_start_init(&start)
+    with nogil, parallel(num_threads=n_threads):
+        fm_start_work(&start)
+        forward_part(kernels, x, w, bias, z, fm_thread(), fm_team_size(), sizeof(real))
 
 
 def affine_backward(
@@ -69,11 +81,13 @@ def affine_backward(
     cdef const fm_kernels *kernels = table(FM_FLOAT32 if real is float else FM_FLOAT64)
     cdef fm_matrix x = matrix_of(X, "X"), d = matrix_of(dZ, "dZ"), w = matrix_of(dW, "dW")
     cdef void *bias = <void *>rows_of(db, "db")
-    cdef int part
+    cdef fm_start start
     if x.rows != d.rows or x.cols != w.rows or d.cols != w.cols or db.shape[0] != d.cols:
         raise ValueError("affine_backward: the shapes do not fit")
-    for part in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
-        weights_part(kernels, x, d, w, part, n_threads, sizeof(real))
+    fm_start_init(&start)
+    with nogil, parallel(num_threads=n_threads):
+        fm_start_work(&start)
+        weights_part(kernels, x, d, w, fm_thread(), fm_team_size(), sizeof(real))
     kernels.affine_backward_bias(&d, bias)
 
 

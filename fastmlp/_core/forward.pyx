@@ -5,7 +5,7 @@ in its cache. Of few rows each takes all, and of every layer some of the columns
 reads its own part of the weights, which is most of the work. Bits are the same.
 """
 
-from cython.parallel cimport parallel, prange
+from cython.parallel cimport parallel
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 from posix.stdlib cimport posix_memalign
@@ -21,6 +21,9 @@ from fastmlp._core.kernels cimport (
     fm_matrix,
     fm_needs_row,
     fm_net,
+    fm_start,
+    fm_start_init,
+    fm_start_work,
     fm_team_size,
     fm_thread,
 )
@@ -136,6 +139,23 @@ cdef int predict_rows(
     return not_finite
 
 
+cdef void predict_part(
+    const fm_kernels *kernels, const fm_net *net, const fm_data *data, char *memory, size_t size,
+    size_t itemsize, fm_matrix out, fm_matrix Z
+) noexcept nogil:
+    """This thread's rows, in its own memory, which begins with the result then.
+
+    Not in a prange: GCC has a barrier before its loop, for a variable that is `firstprivate` and
+    `lastprivate`, and whoever comes late to that keeps all others waiting.
+    """
+    cdef int part = fm_thread(), n_parts = fm_team_size()
+    memory += part * size
+    (<int *>memory)[0] = predict_rows(
+        kernels, net, data, out.rows * part // n_parts, out.rows * (part + 1) // n_parts, memory,
+        itemsize, out, Z
+    )
+
+
 cdef bint take_columns(fm_layer *layer, int part, int n_parts, Py_ssize_t itemsize) noexcept nogil:
     """Leaves the layer a part of its columns, in whole cache lines; returns whether it has any.
 
@@ -198,6 +218,7 @@ cdef class CompiledForward:
         cdef size_t size
         cdef bint divides_columns
         cdef workspace work
+        cdef fm_start start
         cdef fm_barrier barrier
         cdef int part, not_finite = 0
         cdef const fm_kernels *kernels = self.bound.kernels
@@ -228,20 +249,25 @@ cdef class CompiledForward:
                 )
         elif divides_columns:
             fm_barrier_init(&barrier)
+            fm_start_init(&start)
             with nogil:
                 work = in_memory(net, &data, x.rows, <char *>memory, itemsize)
                 set_block(kernels, &work, &data, 0, x.rows, a, z, itemsize)
                 scratch = work.scratch - <char *>memory
                 with parallel(num_threads=n_threads):
+                    fm_start_work(&start)
                     predict_columns(
                         kernels, &work, &barrier, fm_thread(), fm_team_size(),
                         <char *>memory + fm_thread() * size + scratch, itemsize, &not_finite,
                     )
         else:
-            for part in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
-                not_finite += predict_rows(
-                    kernels, net, &data, x.rows * part // n_threads,
-                    x.rows * (part + 1) // n_threads, <char *>memory + part * size, itemsize, a, z
-                )
+            for part in range(n_threads):  # of which OpenMP may start fewer
+                (<int *>(<char *>memory + part * size))[0] = 0
+            fm_start_init(&start)
+            with nogil, parallel(num_threads=n_threads):
+                fm_start_work(&start)
+                predict_part(kernels, net, &data, <char *>memory, size, itemsize, a, z)
+            for part in range(n_threads):
+                not_finite += (<int *>(<char *>memory + part * size))[0]
         free(memory)
         return not_finite == 0

@@ -181,9 +181,18 @@ cdef extern from "fastmlp.h" nogil:
 cdef extern from "threads.h" nogil:
     bint fm_have_openmp()
     int fm_max_threads()
+    double fm_now() nogil
+    int fm_mark(int i) nogil
+    void fm_show(double b) nogil
     int fm_thread()
     int fm_team_size()
     void fm_release_threads()
+
+    ctypedef struct fm_start:
+        pass
+
+    void fm_start_init(fm_start *start)
+    void fm_start_work(fm_start *start)
 
     ctypedef struct fm_barrier:
         pass

@@ -35,6 +35,9 @@ from fastmlp._core.kernels cimport (
     fm_matrix,
     fm_net,
     fm_set_control,
+    fm_start,
+    fm_start_init,
+    fm_start_work,
     fm_team_size,
     fm_thread,
     fm_update,
@@ -301,6 +304,7 @@ cdef class MinibatchTrainer:
             How many threads worked.
         """
         cdef epoch_run run
+        cdef fm_start start
         cdef SignalWatch watch = self.watch
         cdef BoundData data = bound_data(self.data)
         cdef int team = 1
@@ -361,7 +365,9 @@ cdef class MinibatchTrainer:
             if n_threads == 1:
                 run_epochs(&run, 0, 1, watch)
             else:
+                fm_start_init(&start)
                 with parallel(num_threads=n_threads):
+                    fm_start_work(&start)
                     if fm_thread() == 0:
                         team_size(&team)
                     run_epochs(&run, fm_thread(), fm_team_size(), watch)
