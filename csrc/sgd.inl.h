@@ -68,8 +68,13 @@ INLINE void FN(open_block)(block *these, const fm_data *data, const ptrdiff_t *o
   these->n_listed = 0;
   for (ptrdiff_t r = 0; r < FM_TOGETHER; r++) {
     const ptrdiff_t at = start + (r < these->n ? r : 0), later = start + FM_TOGETHER + r;
-    these->rows[r] = (const char *)data->X + order[at < last ? at : last] * bytes;
+    const ptrdiff_t sample = order[at < last ? at : last];
+    these->rows[r] = (const char *)data->X + sample * bytes;
     these->ahead[r] = (const char *)data->X + order[later < last ? later : last] * bytes;
+    /* In a random order these come from memory too. */
+    if (data->labels) __builtin_prefetch(data->labels + sample);
+    if (data->Y) __builtin_prefetch((const REAL *)data->Y + sample * data->ldy);
+    if (data->weight) __builtin_prefetch(data->weight + sample);
   }
 }
 
