@@ -42,12 +42,12 @@ static inline void fm_pause(void) {
 #endif
 }
 
-/* What the threads of a team do first. Behind a pause of the program they have slept, and the one
- * that wakes them is often on the CPU in whose queue the scheduler puts them: on virtual machines,
- * where a CPU that sleeps does not count as free. There they stay until the next tick, 4 ms later
- * (784-256-128-10, two threads, 20 ms behind the last call: 100 rows took 7.7 ms, 1000 rows 3.8 to
- * 8.6). So the caller gives way once, if somebody has not come after 8 us, and who finds itself on
- * the caller's CPU leaves it (0.7 and 2.8 ms; one thread 0.8 and 5.1). */
+/* What the threads of a team do first. Behind a pause of the program they have slept. On virtual
+ * machines, where a CPU that sleeps does not count as free, the scheduler often puts them into the
+ * queue of the CPU that wakes them, where they stay until its next tick, 4 ms later: 20 ms behind
+ * the last call 100 rows through 784-256-128-10 took 7.7 ms, 1000 rows 3.8 to 8.6. So the caller
+ * gives way once, if somebody has not come after 8 us, and who finds itself on the caller's CPU
+ * leaves it: 0.7 and 2.9 ms (one thread 0.8 and 5.1). */
 typedef struct {
   int cpu; /* the caller's */
   atomic_int present;
