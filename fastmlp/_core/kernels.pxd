@@ -181,9 +181,6 @@ cdef extern from "fastmlp.h" nogil:
 cdef extern from "threads.h" nogil:
     bint fm_have_openmp()
     int fm_max_threads()
-    double fm_now() nogil
-    int fm_mark(int i) nogil
-    void fm_show(double b) nogil
     int fm_thread()
     int fm_team_size()
     void fm_release_threads()
