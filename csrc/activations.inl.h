@@ -178,7 +178,7 @@ INLINE void FN(softmax_backward_row)(ptrdiff_t n, const REAL *da, const REAL *a,
 /* Rows by vectors, the last vector of a row masked. */
 #define FORWARD_LOOP(name)                                                                         \
   do {                                                                                             \
-    for (ptrdiff_t r = 0; r < Z->rows; r++) {                                                      \
+    for (ptrdiff_t r = 0; r < rows; r++) {                                                         \
       const REAL *z = (const REAL *)Z->data + r * Z->ld;                                           \
       REAL *a = (REAL *)A->data + r * A->ld;                                                       \
       for (ptrdiff_t j = 0; j < whole; j += VL) vstore(a + j, FN(name##_forward)(vload(z + j)));   \
@@ -188,7 +188,10 @@ INLINE void FN(softmax_backward_row)(ptrdiff_t n, const REAL *da, const REAL *a,
 
 /* A = activation(Z).  Z (m, n)  IN;  A (m, n)  OUT, may be Z */
 static void FN(activation_forward)(int activation, const fm_matrix *Z, fm_matrix *A) {
-  ptrdiff_t whole = Z->cols - Z->cols % VL, tail = Z->cols - whole;
+  /* Element by element, rows without a gap are one row: a single output's, above all. */
+  const int together = Z->ld == Z->cols && A->ld == Z->cols;
+  const ptrdiff_t rows = together ? 1 : Z->rows, cols = together ? Z->rows * Z->cols : Z->cols;
+  const ptrdiff_t whole = cols - cols % VL, tail = cols - whole;
   switch (activation) {
     case FM_IDENTITY:
       if (A->data != Z->data) FORWARD_LOOP(identity);

@@ -33,6 +33,9 @@ typedef struct {
 } FN(loss_lanes);
 #define loss_lanes FN(loss_lanes)
 
+/* The gradient of most losses behind the activation that belongs to them. */
+INLINE vec FN(difference)(loss_lanes l) { return l.a - l.y; }
+
 /* mse: (a - y)^2; 2 (a - y) */
 INLINE vec FN(mse_value)(loss_lanes l) { return (l.a - l.y) * (l.a - l.y); }
 INLINE vec FN(mse_gradient)(loss_lanes l) { return 2 * (l.a - l.y); }
@@ -159,17 +162,19 @@ INLINE vec FN(target_lanes)(const REAL *y, int64_t label, ptrdiff_t j, ptrdiff_t
 }
 
 /* One sample: outputs, pre-activations, targets (y, or NULL with a label), options, all (n,).
- * center: what the targets are moved towards, by the share `option`; 0 where they stay. */
+ * center: what the targets are moved towards, by the share `option`; 0 where they stay.
+ * column: n samples of one output each, instead; option (1,). */
 typedef struct {
   ptrdiff_t n;
   const REAL *a, *z, *y, *option;
   int64_t label;
   REAL center;
+  int column;
 } FN(loss_row);
 #define loss_row FN(loss_row)
 
 INLINE loss_lanes FN(lanes_of)(const loss_row *row, ptrdiff_t j, ptrdiff_t lanes) {
-  const vec o = vloadn(row->option + j, lanes);
+  const vec o = row->column ? vset1(*row->option) : vloadn(row->option + j, lanes);
   vec y = FN(target_lanes)(row->y, row->label, j, lanes);
   if (row->center != 0) y = vfma(o, row->center - y, y);
   return (loss_lanes){vloadn(row->a + j, lanes), vloadn(row->z + j, lanes), y, o};
@@ -231,9 +236,6 @@ INLINE double FN(hinge_row)(const loss_row *row, REAL factor, REAL *d) {
   return (double)best - own;
 }
 
-#define VALUE_LOOP(name)                                                                           \
-  EACH_VECTOR(n) sum += vfill(FN(name##_value)(FN(lanes_of)(&row, j, lanes)), lanes, 0)
-
 /* A loss is its outputs' mean, or their sum. */
 INLINE double FN(divisor)(const fm_loss *loss, ptrdiff_t n) {
   switch (loss->code) {
@@ -262,6 +264,18 @@ INLINE loss_row FN(row_of)(const fm_loss *loss, const fm_matrix *A, const fm_mat
                   .option = loss->option,
                   .label = Y->labels ? Y->labels[r] : 0};
   row.center = FN(center)(loss, row.n);
+  return row;
+}
+
+/* Whether all samples can be taken as one row: of one output, and next to each other. */
+INLINE int FN(is_column)(const fm_matrix *A, const fm_matrix *Z, const fm_targets *Y) {
+  return A->cols == 1 && A->ld == 1 && Z->ld == 1 && !Y->labels && Y->ld == 1;
+}
+
+INLINE loss_row FN(column_of)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
+                              const fm_targets *Y) {
+  loss_row row = FN(row_of)(loss, A, Z, Y, 0);
+  row.n = A->rows, row.column = 1;
   return row;
 }
 
@@ -294,106 +308,125 @@ static void FN(cross_entropy_fused)(const fm_loss *loss, const fm_matrix *A, con
   }
 }
 
-/* Loss of each sample.  A, Z (m, n), Y  IN;  values (m,)  OUT */
-static void FN(loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
-                             const fm_targets *Y, double *values) {
-  const ptrdiff_t n = A->cols;
-  if (loss->fused && loss->code == FM_CROSS_ENTROPY) {
-    FN(cross_entropy_fused)(loss, A, Z, Y, values);
+typedef vec (*FN(lanes_function))(loss_lanes);
+
+/* An elementwise loss of each sample.  A, Z (m, n), Y  IN;  values (m,)  OUT */
+INLINE void FN(values_of)(FN(lanes_function) value, const fm_loss *loss, const fm_matrix *A,
+                          const fm_matrix *Z, const fm_targets *Y, double *values) {
+  if (FN(is_column)(A, Z, Y)) {
+    const loss_row column = FN(column_of)(loss, A, Z, Y);
+    EACH_VECTOR(column.n) {
+      REAL some[VL];
+      vstore(some, (vec){0} + value(FN(lanes_of)(&column, j, lanes))); /* no -0, as below */
+      for (ptrdiff_t i = 0; i < lanes; i++) values[j + i] = (double)some[i];
+    }
     return;
   }
   for (ptrdiff_t r = 0; r < A->rows; r++) {
     const loss_row row = FN(row_of)(loss, A, Z, Y, r);
     vec sum = {0};
-    if (loss->fused) {
-      switch (loss->code) {
-        case FM_FOCAL: values[r] = FN(focal_fused_row)(&row, 0, NULL); continue;
-        case FM_BINARY_CROSS_ENTROPY: VALUE_LOOP(binary_cross_entropy_fused); break;
-        case FM_BINARY_FOCAL: VALUE_LOOP(binary_focal_fused); break;
-        case FM_POISSON: VALUE_LOOP(poisson_fused); break;
-        case FM_GAMMA: VALUE_LOOP(gamma_fused); break;
-      }
-    } else {
-      switch (loss->code) {
-        case FM_HINGE: values[r] = FN(hinge_row)(&row, 0, NULL); continue;
-        case FM_MSE: VALUE_LOOP(mse); break;
-        case FM_MAE: VALUE_LOOP(mae); break;
-        case FM_HUBER: VALUE_LOOP(huber); break;
-        case FM_QUANTILE: VALUE_LOOP(quantile); break;
-        case FM_CROSS_ENTROPY: VALUE_LOOP(cross_entropy); break;
-        case FM_FOCAL: VALUE_LOOP(focal); break;
-        case FM_BINARY_CROSS_ENTROPY: VALUE_LOOP(binary_cross_entropy); break;
-        case FM_BINARY_FOCAL: VALUE_LOOP(binary_focal); break;
-        case FM_POISSON: VALUE_LOOP(poisson); break;
-        case FM_GAMMA: VALUE_LOOP(gamma); break;
-      }
-    }
-    values[r] = (double)vsum(sum) / FN(divisor)(loss, n);
+    EACH_VECTOR(row.n) sum += vfill(value(FN(lanes_of)(&row, j, lanes)), lanes, 0);
+    values[r] = (double)vsum(sum) / FN(divisor)(loss, row.n);
   }
 }
 
-/* dZ = scale (A - Y): the gradient of most losses behind the activation that belongs to them. */
-static void FN(difference_backward)(const fm_loss *loss, const fm_matrix *A, const fm_targets *Y,
-                                    const double *scale, fm_matrix *dZ) {
-  const ptrdiff_t n = A->cols;
-  const double divisor = FN(divisor)(loss, n);
-  const REAL center = FN(center)(loss, n), *option = loss->option;
+/* dZ[r] = scale[r] times the gradient of it.
+ * A, Z (m, n), Y, scale (m,)  IN;  dZ (m, n)  OUT */
+INLINE void FN(gradients_of)(FN(lanes_function) gradient, const fm_loss *loss, const fm_matrix *A,
+                             const fm_matrix *Z, const fm_targets *Y, const double *scale,
+                             fm_matrix *dZ) {
+  if (FN(is_column)(A, Z, Y) && dZ->ld == 1) {
+    const loss_row column = FN(column_of)(loss, A, Z, Y);
+    EACH_VECTOR(column.n) {
+      REAL factors[VL] = {0};
+      for (ptrdiff_t i = 0; i < lanes; i++) factors[i] = (REAL)scale[j + i];
+      const vec g = gradient(FN(lanes_of)(&column, j, lanes));
+      vstoren((REAL *)dZ->data + j, vload(factors) * g, lanes);
+    }
+    return;
+  }
   for (ptrdiff_t r = 0; r < A->rows; r++) {
-    const REAL *a = (const REAL *)A->data + r * A->ld, *targets = FN(target_row)(Y, r);
+    const loss_row row = FN(row_of)(loss, A, Z, Y, r);
+    const REAL factor = (REAL)(scale[r] / FN(divisor)(loss, row.n));
     REAL *d = (REAL *)dZ->data + r * dZ->ld;
-    const int64_t label = Y->labels ? Y->labels[r] : 0;
-    const REAL factor = (REAL)(divisor == 1 ? scale[r] : scale[r] / divisor);
-    EACH_VECTOR(n) {
-      vec y = FN(target_lanes)(targets, label, j, lanes);
-      if (center != 0) y = vfma(vloadn(option + j, lanes), center - y, y);
-      vstoren(d + j, factor * (vloadn(a + j, lanes) - y), lanes);
-    }
+    EACH_VECTOR(row.n)
+    vstoren(d + j, factor * gradient(FN(lanes_of)(&row, j, lanes)), lanes);
   }
 }
 
-#define GRADIENT_LOOP(name)                                                                        \
-  EACH_VECTOR(n) vstoren(d + j, factor * FN(name##_gradient)(FN(lanes_of)(&row, j, lanes)), lanes)
+/* Loss of each sample.  A, Z (m, n), Y  IN;  values (m,)  OUT */
+static void FN(loss_forward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
+                             const fm_targets *Y, double *values) {
+#define VALUES(name) FN(values_of)(FN(name##_value), loss, A, Z, Y, values)
+#define ROWS(name)                                                                                 \
+  for (ptrdiff_t r = 0; r < A->rows; r++) {                                                        \
+    const loss_row row = FN(row_of)(loss, A, Z, Y, r);                                             \
+    values[r] = FN(name)(&row, 0, NULL);                                                           \
+  }
+  if (loss->fused) {
+    switch (loss->code) {
+      case FM_CROSS_ENTROPY: FN(cross_entropy_fused)(loss, A, Z, Y, values); break;
+      case FM_FOCAL: ROWS(focal_fused_row) break;
+      case FM_BINARY_CROSS_ENTROPY: VALUES(binary_cross_entropy_fused); break;
+      case FM_BINARY_FOCAL: VALUES(binary_focal_fused); break;
+      case FM_POISSON: VALUES(poisson_fused); break;
+      case FM_GAMMA: VALUES(gamma_fused); break;
+    }
+    return;
+  }
+  switch (loss->code) {
+    case FM_HINGE: ROWS(hinge_row) break;
+    case FM_MSE: VALUES(mse); break;
+    case FM_MAE: VALUES(mae); break;
+    case FM_HUBER: VALUES(huber); break;
+    case FM_QUANTILE: VALUES(quantile); break;
+    case FM_CROSS_ENTROPY: VALUES(cross_entropy); break;
+    case FM_FOCAL: VALUES(focal); break;
+    case FM_BINARY_CROSS_ENTROPY: VALUES(binary_cross_entropy); break;
+    case FM_BINARY_FOCAL: VALUES(binary_focal); break;
+    case FM_POISSON: VALUES(poisson); break;
+    case FM_GAMMA: VALUES(gamma); break;
+  }
+#undef VALUES
+#undef ROWS
+}
 
 /* dZ[r] = scale[r] times the gradient of sample r's loss with respect to Z[r].
  * A, Z (m, n), Y, scale (m,)  IN;  dZ (m, n)  OUT */
 static void FN(loss_backward)(const fm_loss *loss, const fm_matrix *A, const fm_matrix *Z,
                               const fm_targets *Y, const double *scale, fm_matrix *dZ) {
-  const ptrdiff_t n = A->cols;
-  if (loss->fused && loss->code != FM_FOCAL && loss->code != FM_BINARY_FOCAL &&
-      loss->code != FM_GAMMA) {
-    FN(difference_backward)(loss, A, Y, scale, dZ);
+#define GRADIENTS(name) FN(gradients_of)(FN(name), loss, A, Z, Y, scale, dZ)
+#define ROWS(name)                                                                                 \
+  for (ptrdiff_t r = 0; r < A->rows; r++) {                                                        \
+    const loss_row row = FN(row_of)(loss, A, Z, Y, r);                                             \
+    FN(name)(&row, (REAL)scale[r], (REAL *)dZ->data + r * dZ->ld);                                 \
+  }
+  if (loss->fused) {
+    switch (loss->code) {
+      case FM_FOCAL: ROWS(focal_fused_row) break;
+      case FM_BINARY_FOCAL: GRADIENTS(binary_focal_fused_gradient); break;
+      case FM_GAMMA: GRADIENTS(gamma_fused_gradient); break;
+      default: GRADIENTS(difference);
+    }
     return;
   }
-  for (ptrdiff_t r = 0; r < A->rows; r++) {
-    const loss_row row = FN(row_of)(loss, A, Z, Y, r);
-    REAL *d = (REAL *)dZ->data + r * dZ->ld;
-    const REAL factor = (REAL)(scale[r] / FN(divisor)(loss, n));
-    if (loss->fused) {
-      switch (loss->code) {
-        case FM_FOCAL: FN(focal_fused_row)(&row, factor, d); break;
-        case FM_BINARY_FOCAL: GRADIENT_LOOP(binary_focal_fused); break;
-        case FM_GAMMA: GRADIENT_LOOP(gamma_fused); break;
-      }
-      continue;
-    }
-    switch (loss->code) {
-      case FM_HINGE: FN(hinge_row)(&row, factor, d); break;
-      case FM_MSE: GRADIENT_LOOP(mse); break;
-      case FM_MAE: GRADIENT_LOOP(mae); break;
-      case FM_HUBER: GRADIENT_LOOP(huber); break;
-      case FM_QUANTILE: GRADIENT_LOOP(quantile); break;
-      case FM_CROSS_ENTROPY: GRADIENT_LOOP(cross_entropy); break;
-      case FM_FOCAL: GRADIENT_LOOP(focal); break;
-      case FM_BINARY_CROSS_ENTROPY: GRADIENT_LOOP(binary_cross_entropy); break;
-      case FM_BINARY_FOCAL: GRADIENT_LOOP(binary_focal); break;
-      case FM_POISSON: GRADIENT_LOOP(poisson); break;
-      case FM_GAMMA: GRADIENT_LOOP(gamma); break;
-    }
+  switch (loss->code) {
+    case FM_HINGE: ROWS(hinge_row) break;
+    case FM_MSE: GRADIENTS(mse_gradient); break;
+    case FM_MAE: GRADIENTS(mae_gradient); break;
+    case FM_HUBER: GRADIENTS(huber_gradient); break;
+    case FM_QUANTILE: GRADIENTS(quantile_gradient); break;
+    case FM_CROSS_ENTROPY: GRADIENTS(cross_entropy_gradient); break;
+    case FM_FOCAL: GRADIENTS(focal_gradient); break;
+    case FM_BINARY_CROSS_ENTROPY: GRADIENTS(binary_cross_entropy_gradient); break;
+    case FM_BINARY_FOCAL: GRADIENTS(binary_focal_gradient); break;
+    case FM_POISSON: GRADIENTS(poisson_gradient); break;
+    case FM_GAMMA: GRADIENTS(gamma_gradient); break;
   }
-  if (!loss->fused) FN(activation_backward)(loss->activation, dZ, Z, A, dZ);
+  FN(activation_backward)(loss->activation, dZ, Z, A, dZ);
+#undef GRADIENTS
+#undef ROWS
 }
-#undef VALUE_LOOP
-#undef GRADIENT_LOOP
 #undef EACH_VECTOR
 #undef loss_lanes
 #undef loss_row

@@ -11,7 +11,7 @@ from scipy import special
 
 from fastmlp import SGD, Activation, Dense, Network, check_gradient
 from fastmlp.activations import ACTIVATIONS, get_activation, softmax_jacobian
-from fastmlp.backends import get_backend
+from fastmlp.backends import get_backend, load_compiled
 from fastmlp.initializers import INITIALIZERS
 
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -99,6 +99,18 @@ def test_forward_is_the_formula(backend, dtype, name):
     actual = forward(backend, name, Z)
     assert actual.dtype == dtype
     np.testing.assert_allclose(actual, expected, rtol=16 * eps(dtype), atol=2 * eps(dtype))
+
+
+@pytest.mark.parametrize("name", FORMULAS | EXP)
+def test_rows_without_gaps_have_the_bits_of_rows_with(dtype, name):
+    """They are taken together; a single column above all."""
+    if load_compiled() is None:
+        pytest.skip("needs the compiled core")
+    for Z in (GRID.astype(dtype), GRID.astype(dtype).reshape(-1, 1)):
+        apart, A = (np.zeros((len(Z), Z.shape[1] + 3), dtype)[:, :-3] for _ in range(2))
+        apart[:] = Z
+        get_backend("compiled").activation_forward(get_activation(name), apart, A)
+        assert A.tobytes() == forward("compiled", name, Z).tobytes()
 
 
 @pytest.mark.parametrize("name", FORMULAS | EXP)

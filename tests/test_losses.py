@@ -260,11 +260,35 @@ def test_mae_gradient_is_zero_at_the_target(backend, dtype):
 @pytest.mark.parametrize("loss", VALUES)
 def test_one_output(backend, dtype, loss):
     output = "sigmoid"
-    Z, A, Y = outputs_and_targets(loss, output, dtype, shape=(4, 1))
+    Z, A, Y = outputs_and_targets(loss, output, dtype, shape=(N, 1))
     expected = [VALUES[loss](a, y) for a, y in zip(A.tolist(), Y.tolist(), strict=True)]
     np.testing.assert_allclose(
         values_of(backend, loss, output, Z, A, Y), expected, **tolerance(dtype)
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "output"),
+    [
+        *OUTPUTS,
+        (Huber(0.3), "identity"),
+        (Quantile(0.8), "identity"),
+        (BinaryCrossEntropy(0.2), "sigmoid"),
+        (BinaryFocal(3), "sigmoid"),
+    ],
+    ids=str,
+)
+def test_one_output_without_gaps_has_the_bits_of_one_with(dtype, loss, output):
+    """Samples that lie next to each other are taken together, a vector at a time."""
+    if load_compiled() is None:
+        pytest.skip("needs the compiled core")
+    close = outputs_and_targets(get_loss(loss).name, output, dtype, shape=(N, 1))
+    apart = [np.repeat(array, 3, axis=1)[:, :1] for array in close]
+    scale = np.random.default_rng(1).uniform(0, 2, N)
+    values = [values_of("compiled", loss, output, *arrays) for arrays in (close, apart)]
+    assert values[0].tobytes() == values[1].tobytes()
+    gradients = [gradient_of("compiled", loss, output, *a, scale) for a in (close, apart)]
+    assert gradients[0].tobytes() == gradients[1].tobytes()
 
 
 def test_cost_is_the_weighted_mean(backend, dtype, make_network, make_data):

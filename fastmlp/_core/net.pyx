@@ -38,9 +38,8 @@ cdef fm_matrix bind(object array) except *:
     return matrix
 
 
-cdef object new_matrix(Py_ssize_t rows, Py_ssize_t cols, object dtype):
+cdef object new_matrix(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t ld, object dtype):
     """Uninitialised working memory; rows are padded with zeros."""
-    ld = leading_dimension(cols, dtype.itemsize)
     block = aligned_empty(rows * ld, dtype).reshape(rows, ld)
     block[:, cols:] = 0
     return block[:, :cols]
@@ -64,16 +63,20 @@ cdef class BoundNet:
         Rows of the working memory: the batch size; 0 for none (a predictor brings its own).
     squares : bool
         Whether the gradient's norm is wanted.
+    whole_vectors : bool
+        Whether kernels write the working memory in whole vectors. If not, a single column has no
+        gaps: what is done with its elements is done with vectors of rows.
     """
 
     def __cinit__(
         self, list layers, Py_ssize_t n_inputs, dtype, tuple loss, Py_ssize_t n_rows,
-        bint squares=False
+        bint squares, bint whole_vectors
     ):
         cdef fm_layer *layer
         self.dtype = FM_FLOAT32 if dtype == np.float32 else FM_FLOAT64
         self.kernels = table(self.dtype)
         self.n_rows, self.n_inputs = n_rows, n_inputs
+        self.whole_vectors = whole_vectors
         self.keep = [layers]
         self.net.layers = <fm_layer *>calloc(len(layers), sizeof(fm_layer))
         if self.net.layers == NULL:
@@ -138,7 +141,9 @@ cdef class BoundNet:
         return 0
 
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *:
-        matrix = new_matrix(rows, cols, dtype)
+        close = cols == 1 and rows > 1 and not self.whole_vectors
+        ld = 1 if close else leading_dimension(cols, dtype.itemsize)
+        matrix = new_matrix(rows, cols, ld, dtype)
         self.keep.append(matrix)
         return bind(matrix)
 

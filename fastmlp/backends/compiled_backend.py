@@ -186,7 +186,7 @@ class CompiledTrainer:
         n_rows = per_sample.ROWS if self.per_sample else data.batch_size
         bound = _bind(
             *(architecture, parameters, n_rows, state.rule_moments, gradients),
-            options.measures_norm,
+            *(options.measures_norm, self.per_sample),
         )
         if self.per_sample:
             self.core = per_sample.PerSampleTrainer(bound, state)
@@ -265,6 +265,7 @@ def _bind(
     moments: Sequence[Arena] = (),
     gradients: Sequence[Arena] = (),
     squares: bool = False,
+    whole_vectors: bool = False,
 ) -> net.BoundNet:
     layers = []
     groups = zip(architecture.layers, parameters.pairs(), parameters.groups(), strict=True)
@@ -296,7 +297,8 @@ def _bind(
     loss, activation = architecture.loss, architecture.layers[-1].activation
     option = loss.option_row(architecture.n_outputs).astype(architecture.dtype)
     codes = loss.code, loss.fuses(activation), option, loss.value_factor, loss.factor
-    return net.BoundNet(layers, architecture.n_inputs, architecture.dtype, codes, n_rows, squares)
+    options = n_rows, squares, whole_vectors
+    return net.BoundNet(layers, architecture.n_inputs, architecture.dtype, codes, *options)
 
 
 def _codes(loss: Loss, activation: Activation, A: Array) -> tuple[Any, ...]:
