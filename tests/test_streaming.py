@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmlp import SGD, Adam, Dense, DivergenceError, Network, feeding, mapped
@@ -69,6 +69,7 @@ def memory_map(tmp_path):
     sizes=st.lists(st.integers(1, 200), min_size=1, max_size=4),
     batch_size=st.sampled_from([1, 7, 32, 10_000]),
 )
+@settings(max_examples=25)
 def test_chunks_train_like_one_array(backend, sizes, batch_size):
     rng = np.random.default_rng(0)
     arrays = rng.standard_normal((N, 6)), rng.integers(0, 3, N), rng.random(N) + 0.1

@@ -278,8 +278,11 @@ def test_layers_of_few_units(isa, dtype, n_units, zeros, options):
     check_bits(network, data, zeros, options)
 
 
-@pytest.mark.parametrize("options", [PLAIN, StepOptions(clip_norm=0.5)], ids=["plain", "clipped"])
-@pytest.mark.parametrize("zeros", [0.0, 0.8])
+@pytest.mark.parametrize(
+    ("zeros", "options"),
+    [(0.0, PLAIN), (0.8, StepOptions(clip_norm=0.5))],
+    ids=["plain", "clipped with zeros"],
+)
 def test_layers_that_no_cache_holds(isa, dtype, zeros, options):
     """More than 8 MB of weights and moments: updated in pieces of 512 columns, prefetched."""
     layers = [Dense(600, "relu", l2=0.01), Dense(1170, "tanh"), Dense(3, "softmax")]
