@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastmlp.arena import aligned_empty, leading_dimension
+from fastmlp.arena import huge_pages_empty, leading_dimension
 
 from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t
@@ -40,7 +40,7 @@ cdef fm_matrix bind(object array) except *:
 
 cdef object new_matrix(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t ld, object dtype):
     """Uninitialised working memory; rows are padded with zeros."""
-    block = aligned_empty(rows * ld, dtype).reshape(rows, ld)
+    block = huge_pages_empty(rows * ld, dtype).reshape(rows, ld)
     block[:, cols:] = 0
     return block[:, :cols]
 
