@@ -25,7 +25,9 @@ typedef struct {
   ptrdiff_t ldz;
   ptrdiff_t tail; /* lanes of the last vector */
   const FN(prefetch) * prefetch;
-  ptrdiff_t place; /* of the tile in those matrices */
+  ptrdiff_t place;        /* of the tile in those matrices */
+  ptrdiff_t later, every; /* the row of w from which on the next panel is asked for, a row at a
+                             time for `every` of this one; 0: it is not */
 } FN(tile_job);
 
 /* How many rows of w ahead they are asked for: memory takes 200 ns. 784-2048-2048-10, ms an epoch
@@ -57,7 +59,7 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
   for (int q = 0; q < (mr + 2) / 3; q++) base[q] = job->x + (transposed ? 3 * q : 3 * q * ldx);
   const ptrdiff_t n_rows = prefetching ? mr * job->prefetch->n_matrices : 0;
   const ptrdiff_t spacing = prefetching ? k / n_rows + 1 : 0;
-  for (ptrdiff_t p = 0, next = 0, r = 0; p < k; p++) {
+  for (ptrdiff_t p = 0, next = 0, r = 0, later = job->later, wait = job->every > 0; p < k; p++) {
     if (prefetching && p == next && r < n_rows) {
       const REAL *matrix = job->prefetch->matrices[r / mr] + job->place;
       const REAL *row = matrix + r % mr * job->prefetch->ld;
@@ -73,6 +75,13 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
       if (p == k - distance) offset = nv * VL - p * ldw;
       const REAL *ahead = indexed ? w + list[p + 16 < k ? p + 16 : p] * ldw : weights + offset;
       for (int c = 0; c < nv; c++) __builtin_prefetch(ahead + c * VL);
+    }
+    /* The first block of rows that takes a panel would wait for it to come from memory: the blocks
+     * of the panel before ask for it, each for its share, into the L2 cache (784-1024-1024-10, one
+     * thread, an epoch 12% less). */
+    if (!transposed && !indexed && nv < 8 && --wait == 0) {
+      for (int c = 0; c < nv; c++) __builtin_prefetch(w + later * ldw + (nv + c) * VL, 0, 2);
+      wait = job->every, later++;
     }
     const ptrdiff_t step = transposed ? at * ldx : at;
     vec row[16];
@@ -226,6 +235,7 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
       job.x = x + i * ldx, job.z = z + i * ldz;
       job.z += j;
       if (lists) job.list = lists->columns + block * lists->stride, job.k = lists->counts[block];
+      job.later = k * block / n_blocks, job.every = n - j > nv * VL ? n_blocks : 0;
       (low ? FN(tiles_s)[rows - 1][nv - 1]
            : FN(tiles_n)[rows - 1][nv - 1])[job.tail < VL][lists != NULL](&job);
     }
