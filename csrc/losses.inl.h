@@ -349,8 +349,7 @@ INLINE void FN(gradients_of)(FN(lanes_function) gradient, const fm_loss *loss, c
     const loss_row row = FN(row_of)(loss, A, Z, Y, r);
     const REAL factor = (REAL)(scale[r] / FN(divisor)(loss, row.n));
     REAL *d = (REAL *)dZ->data + r * dZ->ld;
-    EACH_VECTOR(row.n)
-    vstoren(d + j, factor * gradient(FN(lanes_of)(&row, j, lanes)), lanes);
+    EACH_VECTOR(row.n) { vstoren(d + j, factor * gradient(FN(lanes_of)(&row, j, lanes)), lanes); }
   }
 }
 
