@@ -69,17 +69,17 @@ __all__ = [
     "check_gradient",
     "find_learning_rate",
     "get_num_threads",
-    "register_skl2onnx",
     "set_num_threads",
     "show_config",
 ]
 
-# Imported at the first use: module, and what it needs besides NumPy.
+# Imported at the first use: module, what it imports besides NumPy, the package that brings it. What
+# is no dependency of fastmlp is not in __all__ either: `import *` would import it.
 _LAZY = {
-    "MLPClassifier": ("fastmlp.estimators", "sklearn", "scikit-learn"),
-    "MLPFeatures": ("fastmlp.estimators", "sklearn", "scikit-learn"),
-    "MLPRegressor": ("fastmlp.estimators", "sklearn", "scikit-learn"),
-    "register_skl2onnx": ("fastmlp.exchange.pipelines", "skl2onnx", "skl2onnx"),
+    "MLPClassifier": ("fastmlp.estimators", ["sklearn"], "scikit-learn"),
+    "MLPFeatures": ("fastmlp.estimators", ["sklearn"], "scikit-learn"),
+    "MLPRegressor": ("fastmlp.estimators", ["sklearn"], "scikit-learn"),
+    "register_skl2onnx": ("fastmlp.exchange.pipelines", ["skl2onnx", "onnx"], "skl2onnx"),
 }
 
 
@@ -90,10 +90,10 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != needed:
+        if (error.name or "").split(".")[0] not in needed:
             raise
         hint = f"fastmlp.{name} needs {package}: pip install {package}"
-        raise ImportError(hint, name=needed) from None
+        raise ImportError(hint, name=error.name) from None
 
 
 def __dir__() -> list[str]:

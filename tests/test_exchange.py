@@ -438,13 +438,25 @@ def test_pipelines_refuse_a_single_class():
         skl2onnx.to_onnx(classifier, X[:1])
 
 
-def test_without_skl2onnx(monkeypatch):
+@pytest.mark.parametrize("missing", ["skl2onnx", "onnx"])
+def test_without_skl2onnx(monkeypatch, missing):
     import fastmlp
 
-    monkeypatch.setitem(sys.modules, "skl2onnx", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "fastmlp.exchange.pipelines", raising=False)
     with pytest.raises(ImportError, match=r"fastmlp.register_skl2onnx needs skl2onnx: pip"):
         _ = fastmlp.register_skl2onnx
+
+
+def test_a_star_imports_no_more_than_the_dependencies(run_python):
+    code = """
+    import json, sys
+    from fastmlp import *
+    optional = "onnx", "skl2onnx", "matplotlib", "torch", "jax"
+    print(json.dumps([name for name in optional if name in sys.modules]))
+    Network, MLPClassifier, SGD
+    """
+    assert json.loads(run_python(code)) == []
 
 
 def test_nothing_heavy_is_imported(run_python):
