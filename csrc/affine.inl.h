@@ -20,7 +20,8 @@ typedef struct {
   ptrdiff_t ldx;
   const REAL *w;
   ptrdiff_t ldw;
-  const REAL *init; /* NULL: 0 */
+  const REAL *init;  /* NULL: 0 */
+  ptrdiff_t ld_init; /* 0: one row of it for all */
   REAL *z;
   ptrdiff_t ldz;
   ptrdiff_t tail; /* lanes of the last vector */
@@ -36,31 +37,38 @@ enum { FN(ROWS_AHEAD) = 96 };
 
 /* z[r, :] = init + sum_k x[r, k] w[k, :] for mr rows and nv vectors of columns.
  * transposed: x[r, k] lies at x + k * ldx + r instead of x + r * ldx + k.
- * prefetching: on the way it asks for the tile's place in other matrices, a row at a time. */
+ * asking: on the way it asks for what comes next: rows of w; transposed, the tile's place in other
+ * matrices, a row at a time. */
 INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int partial,
-                     const int indexed, const int prefetching, const FN(tile_job) * job) {
-  const ptrdiff_t k = job->k, ldx = job->ldx, ldw = job->ldw, tail = job->tail;
+                     const int indexed, const int asking, const FN(tile_job) * job) {
+  const ptrdiff_t k = job->k, ldx = job->ldx, ldw = job->ldw, ldz = job->ldz, tail = job->tail;
   const int32_t *restrict list = job->list;
   const REAL *restrict w = job->w;
+  REAL *z = job->z;
   const ptrdiff_t distance = k < FN(ROWS_AHEAD) ? k : FN(ROWS_AHEAD);
   ptrdiff_t offset = distance * ldw;
   vec acc[16][16];
 #pragma GCC unroll 16
   for (int c = 0; c < nv; c++) {
     const int masked = partial && c == nv - 1;
-    vec start = {0};
-    if (job->init) start = masked ? vloadn(job->init + c * VL, tail) : vload(job->init + c * VL);
 #pragma GCC unroll 16
-    for (int r = 0; r < mr; r++) acc[r][c] = start;
+    for (int r = 0; r < mr; r++) {
+      acc[r][c] = (vec){0};
+      if (job->init) {
+        const REAL *init = job->init + r * job->ld_init + c * VL;
+        acc[r][c] = masked ? vloadn(init, tail) : vload(init);
+      }
+    }
   }
   /* Three rows a base pointer: base, base + ldx, base + 2 * ldx are addressing modes. */
   const REAL *base[6];
 #pragma GCC unroll 6
   for (int q = 0; q < (mr + 2) / 3; q++) base[q] = job->x + (transposed ? 3 * q : 3 * q * ldx);
-  const ptrdiff_t n_rows = prefetching ? mr * job->prefetch->n_matrices : 0;
-  const ptrdiff_t spacing = prefetching ? k / n_rows + 1 : 0;
+  const int asking_places = transposed && asking && job->prefetch;
+  const ptrdiff_t n_rows = asking_places ? mr * job->prefetch->n_matrices : 0;
+  const ptrdiff_t spacing = asking_places ? k / n_rows + 1 : 0;
   for (ptrdiff_t p = 0, next = 0, r = 0, later = job->later, wait = job->every > 0; p < k; p++) {
-    if (prefetching && p == next && r < n_rows) {
+    if (transposed && asking && p == next && r < n_rows) {
       const REAL *matrix = job->prefetch->matrices[r / mr] + job->place;
       const REAL *row = matrix + r % mr * job->prefetch->ld;
       for (int c = 0; c < nv; c++) __builtin_prefetch(row + c * VL, 1);
@@ -69,9 +77,8 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
     const ptrdiff_t at = indexed ? list[p] : p;
     const REAL *weights = w + at * ldw;
     /* Rows of a wide w lie pages apart, where no hardware fetches ahead. With the last rows those
-     * of the next columns are asked for. Sixteen vectors of each come faster without (one row
-     * through 784-1024-1024-10: 67 us, not 74). */
-    if (!transposed && (indexed || nv < 16)) {
+     * of the next columns are asked for. */
+    if (!transposed && asking) {
       if (p == k - distance) offset = nv * VL - p * ldw;
       const REAL *ahead = indexed ? w + list[p + 16 < k ? p + 16 : p] * ldw : weights + offset;
       for (int c = 0; c < nv; c++) __builtin_prefetch(ahead + c * VL);
@@ -79,11 +86,23 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
     /* The first block of rows that takes a panel would wait for it to come from memory: the blocks
      * of the panel before ask for it, each for its share, into the L2 cache (784-1024-1024-10, one
      * thread, an epoch 12% less). */
-    if (!transposed && !indexed && nv < 8 && --wait == 0) {
+    if (!transposed && asking && !indexed && nv < 8 && --wait == 0) {
       for (int c = 0; c < nv; c++) __builtin_prefetch(w + later * ldw + (nv + c) * VL, 0, 2);
       wait = job->every, later++;
     }
     const ptrdiff_t step = transposed ? at * ldx : at;
+    if (mr == 2) { /* each vector is loaded, used twice and gone */
+      const vec first = vset1(base[0][step]);
+      const vec second = vset1(base[0][step + (transposed ? 1 : ldx)]);
+#pragma GCC unroll 16
+      for (int c = 0; c < nv; c++) {
+        vec row = partial && c == nv - 1 ? vloadn(weights + c * VL, tail) : vload(weights + c * VL);
+        vkeep(row);
+        acc[0][c] = vfma(first, row, acc[0][c]);
+        acc[1][c] = vfma(second, row, acc[1][c]);
+      }
+      continue;
+    }
     vec row[16];
 #pragma GCC unroll 16
     for (int c = 0; c < nv; c++)
@@ -99,94 +118,92 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
   for (int r = 0; r < mr; r++)
 #pragma GCC unroll 16
     for (int c = 0; c < nv; c++) {
-      REAL *z = job->z + r * job->ldz + c * VL;
       if (partial && c == nv - 1)
-        vstoren(z, acc[r][c], tail);
+        vstoren(z + r * ldz + c * VL, acc[r][c], tail);
       else
-        vstore(z, acc[r][c]);
+        vstore(z + r * ldz + c * VL, acc[r][c]);
     }
 }
 
-/* One function a shape: x as it is (n) or transposed (t), rows, vectors, partial, indexed. */
+/* One function a shape: x as it is (n) or transposed (t), or some of its k (sparse_n, sparse_t);
+ * rows, vectors, partial. */
 typedef void (*FN(tile_function))(const FN(tile_job) * job);
-#define DEFINE_TILE(letter, transposed, mr, nv, partial, indexed)                                  \
-  NOINLINE void FN(tile_##letter##_##mr##_##nv##_##partial##indexed)(const FN(tile_job) * job) {   \
-    FN(tile)(transposed, mr, nv, partial, indexed, 0, job);                                        \
+#define DEFINE_TILE(name, transposed, mr, nv, partial, indexed, asking)                            \
+  NOINLINE void FN(name)(const FN(tile_job) * job) {                                               \
+    FN(tile)(transposed, mr, nv, partial, indexed, asking, job);                                   \
   }
-#define DEFINE_TILES(letter, transposed, mr, nv)                                                   \
-  DEFINE_TILE(letter, transposed, mr, nv, 0, 0)                                                    \
-  DEFINE_TILE(letter, transposed, mr, nv, 0, 1)                                                    \
-  DEFINE_TILE(letter, transposed, mr, nv, 1, 0)                                                    \
-  DEFINE_TILE(letter, transposed, mr, nv, 1, 1)
-#define TILES(letter, mr, nv)                                                                      \
-  {{FN(tile_##letter##_##mr##_##nv##_00), FN(tile_##letter##_##mr##_##nv##_01)},                   \
-   {FN(tile_##letter##_##mr##_##nv##_10), FN(tile_##letter##_##mr##_##nv##_11)}},
+#define DEFINE_TILES(kind, transposed, mr, nv, indexed, asking)                                    \
+  DEFINE_TILE(tile_##kind##_##mr##_##nv##_0, transposed, mr, nv, 0, indexed, asking)               \
+  DEFINE_TILE(tile_##kind##_##mr##_##nv##_1, transposed, mr, nv, 1, indexed, asking)
+#define TILES(kind, mr, nv) {FN(tile_##kind##_##mr##_##nv##_0), FN(tile_##kind##_##mr##_##nv##_1)},
 
 // clang-format off
 #define EACH_4(M) M(1) M(2) M(3) M(4)
 #define EACH_5(M) EACH_4(M) M(5)
 #define EACH_6(M) EACH_5(M) M(6)
-#define EACH_12(M) EACH_6(M) M(7) M(8) M(9) M(10) M(11) M(12)
+#define EACH_7(M) EACH_6(M) M(7)
+#define EACH_12(M) EACH_7(M) M(8) M(9) M(10) M(11) M(12)
 #define EACH_14(M) EACH_12(M) M(13) M(14)
 #define EACH_OF(count, M) EACH_##count(M)
 #define EACH(count, M) EACH_OF(count, M)
 
 /* Forward tiles: FM_TILE_ROWS by two vectors. */
-#define DEFINE_N(mr) DEFINE_TILES(n, 0, mr, 1) DEFINE_TILES(n, 0, mr, 2)
+#define DEFINE_N(mr) \
+  DEFINE_TILES(n, 0, mr, 1, 0, 1) DEFINE_TILES(n, 0, mr, 2, 0, 1) \
+  DEFINE_TILES(sparse_n, 0, mr, 1, 1, 1) DEFINE_TILES(sparse_n, 0, mr, 2, 1, 1)
 #define TABLE_N(mr) {TILES(n, mr, 1) TILES(n, mr, 2)},
+#define TABLE_SPARSE_N(mr) {TILES(sparse_n, mr, 1) TILES(sparse_n, mr, 2)},
 EACH(FM_TILE_ROWS, DEFINE_N)
-static const FN(tile_function) FN(tiles_n)[FM_TILE_ROWS][2][2][2] = {EACH(FM_TILE_ROWS, TABLE_N)};
+static const FN(tile_function) FN(tiles_n)[FM_TILE_ROWS][2][2] = {EACH(FM_TILE_ROWS, TABLE_N)};
+static const FN(tile_function)
+FN(tiles_sparse_n)[FM_TILE_ROWS][2][2] = {EACH(FM_TILE_ROWS, TABLE_SPARSE_N)};
 
-/* Weight gradient tiles: FM_STRIP_ROWS by FM_STRIP_VECTORS. Few rows, so that many samples have only
- * zeros in them: of MNIST's runs of 6 pixels 35% have a pixel that is not 0, of 14 pixels 61%. */
+/* Weight gradient tiles: FM_STRIP_ROWS by FM_STRIP_VECTORS. */
 #if FM_STRIP_VECTORS == 4
-#define DEFINE_T(mr) \
-  DEFINE_TILES(t, 1, mr, 1) DEFINE_TILES(t, 1, mr, 2) \
-  DEFINE_TILES(t, 1, mr, 3) DEFINE_TILES(t, 1, mr, 4)
-#define TABLE_T(mr) {TILES(t, mr, 1) TILES(t, mr, 2) TILES(t, mr, 3) TILES(t, mr, 4)},
+#define DEFINE_WIDE(mr) DEFINE_TILES(t, 1, mr, 3, 0, 0) DEFINE_TILES(t, 1, mr, 4, 0, 0)
+#define TILES_WIDE(mr) TILES(t, mr, 3) TILES(t, mr, 4)
 #else
-#define DEFINE_T(mr) DEFINE_TILES(t, 1, mr, 1) DEFINE_TILES(t, 1, mr, 2)
-#define TABLE_T(mr) {TILES(t, mr, 1) TILES(t, mr, 2)},
+#define DEFINE_WIDE(mr)
+#define TILES_WIDE(mr)
 #endif
+#define DEFINE_T(mr) \
+  DEFINE_TILES(t, 1, mr, 1, 0, 0) DEFINE_TILES(t, 1, mr, 2, 0, 0) DEFINE_WIDE(mr) \
+  DEFINE_TILES(sparse_t, 1, mr, 1, 1, 0) DEFINE_TILES(sparse_t, 1, mr, 2, 1, 0)
+#define TABLE_T(mr) {TILES(t, mr, 1) TILES(t, mr, 2) TILES_WIDE(mr)},
+#define TABLE_SPARSE_T(mr) {TILES(sparse_t, mr, 1) TILES(sparse_t, mr, 2)},
 EACH(FM_STRIP_ROWS, DEFINE_T)
 static const FN(tile_function)
-FN(tiles_t)[FM_STRIP_ROWS][FM_STRIP_VECTORS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_T)};
-
-/* Forward tiles where columns of x are left out: FM_SKIP_ROWS by FM_STRIP_VECTORS, low for the same
- * reason. In 6 samples of MNIST 44% of the pixels are not all 0, in 13 samples 51%. */
-#if FM_STRIP_VECTORS == 4
-#define DEFINE_S(mr) DEFINE_TILES(n, 0, mr, 3) DEFINE_TILES(n, 0, mr, 4)
-#define TABLE_S(mr) {TILES(n, mr, 1) TILES(n, mr, 2) TILES(n, mr, 3) TILES(n, mr, 4)},
-EACH(FM_SKIP_ROWS, DEFINE_S)
-#else
-#define TABLE_S(mr) {TILES(n, mr, 1) TILES(n, mr, 2)},
-#endif
+FN(tiles_t)[FM_STRIP_ROWS][FM_STRIP_VECTORS][2] = {EACH(FM_STRIP_ROWS, TABLE_T)};
 static const FN(tile_function)
-FN(tiles_s)[FM_SKIP_ROWS][FM_STRIP_VECTORS][2][2] = {EACH(FM_SKIP_ROWS, TABLE_S)};
+FN(tiles_sparse_t)[FM_STRIP_ROWS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_SPARSE_T)};
+DEFINE_TILE(asking_tile, 1, FM_STRIP_ROWS, FM_STRIP_VECTORS, 0, 0, 1)
 
-/* One row alone has too few chains to hide the latency of a multiply-add (4 cycles, 2 a cycle): it
- * takes eight vectors at once, or sixteen, where the registers hold them. */
-DEFINE_TILE(n, 0, 1, 8, 0, 0)
-DEFINE_TILE(n, 0, 1, 8, 0, 1)
+/* Where zeros are left out and there are more than two vectors of columns: two rows by up to
+ * FM_PAIR_VECTORS. Of MNIST's pixels 19% are not 0; in 2 samples 29%, in 5 41%, in 13 50%; of runs
+ * of 2 pixels 22%, of 6 34%. */
+#define DEFINE_PAIR(nv) \
+  DEFINE_TILES(pair_n, 0, 1, nv, 1, 0) DEFINE_TILES(pair_n, 0, 2, nv, 1, 0) \
+  DEFINE_TILES(pair_t, 1, 1, nv, 1, 1) DEFINE_TILES(pair_t, 1, 2, nv, 1, 1)
+#define TABLE_N1(nv) TILES(pair_n, 1, nv)
+#define TABLE_N2(nv) TILES(pair_n, 2, nv)
+#define TABLE_T1(nv) TILES(pair_t, 1, nv)
+#define TABLE_T2(nv) TILES(pair_t, 2, nv)
+EACH(FM_PAIR_VECTORS, DEFINE_PAIR)
+static const FN(tile_function) FN(tiles_pair_n)[2][FM_PAIR_VECTORS][2] = {
+    {EACH(FM_PAIR_VECTORS, TABLE_N1)}, {EACH(FM_PAIR_VECTORS, TABLE_N2)}};
+static const FN(tile_function) FN(tiles_pair_t)[2][FM_PAIR_VECTORS][2] = {
+    {EACH(FM_PAIR_VECTORS, TABLE_T1)}, {EACH(FM_PAIR_VECTORS, TABLE_T2)}};
+
+/* One row alone has too few chains: it takes eight vectors at once, or sixteen, where the registers
+ * hold them. Sixteen come faster where the next rows are not asked for (a dense row through
+ * 784-1024-1024-10: 67 us, not 74). */
+DEFINE_TILE(row_8, 0, 1, 8, 0, 0, 1)
+DEFINE_TILE(row_8_indexed, 0, 1, 8, 0, 1, 1)
 #if FM_STRIP_VECTORS == 4
-DEFINE_TILE(n, 0, 1, 16, 0, 0)
-DEFINE_TILE(n, 0, 1, 16, 0, 1)
+DEFINE_TILE(row_16, 0, 1, 16, 0, 0, 0)
+DEFINE_TILE(row_16_indexed, 0, 1, 16, 0, 1, 1)
 #endif
 // clang-format on
-
-/* Columns of x that are not 0 in all rows of a block of rows: one list a block; see sparsity.inl.h.
- */
-typedef struct {
-  const int32_t *columns; /* block b's list starts at b * stride */
-  const ptrdiff_t *counts;
-  ptrdiff_t stride;
-} FN(column_lists);
-
-/* Rows are divided evenly into blocks of at most this many, so that no last block is thin. Where
- * columns of x are left out, blocks are lower, but for products of a panel's width or less. */
-INLINE ptrdiff_t FN(block_rows)(ptrdiff_t n, int skipping) {
-  return skipping && n > 2 * VL ? FM_SKIP_ROWS : FM_TILE_ROWS;
-}
 
 #define N_BLOCKS(m, most) (((m) + (most) - 1) / (most))
 
@@ -202,64 +219,68 @@ INLINE ptrdiff_t FN(tail_of)(ptrdiff_t n, ptrdiff_t nv) {
   return n < nv * VL ? n - (nv - 1) * VL : VL;
 }
 
-/* z = init + x w.  x (m, k), w (k, n), init (n,) or NULL  IN;  z (m, n)  OUT
- * lists: NULL, or the columns of x that matter to each block of rows.
- * A panel of columns of w is used by all blocks while it is near. */
-static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t ldx,
-                        const REAL *w, ptrdiff_t ldw, const REAL *init, REAL *z, ptrdiff_t ldz,
-                        const FN(column_lists) * lists) {
-  const ptrdiff_t most = FN(block_rows)(n, lists != NULL), n_blocks = N_BLOCKS(m, most);
-  const int low = most < FM_TILE_ROWS;
-  FN(tile_job) job = {.k = k, .ldx = ldx, .ldw = ldw, .ldz = ldz, .tail = VL};
-  ptrdiff_t j = 0;
-#define ROW_PANELS(nv)                                                                             \
-  for (; j + nv * VL <= n; j += nv * VL) {                                                         \
-    job.w = w + j, job.init = init ? init + j : NULL, job.z = z + j;                               \
-    (lists ? FN(tile_n_1_##nv##_01) : FN(tile_n_1_##nv##_00))(&job);                               \
-  }
-  if (m == 1) {
-    if (lists) job.list = lists->columns, job.k = lists->counts[0];
-    job.x = x;
+/* z = init + x w for one row alone; list: NULL, or the `listed` columns of x that matter.
+ * x (k,), w (k, n), init (n,) or NULL  IN;  z (n,)  OUT */
+static void FN(row_product)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const int32_t *list,
+                            ptrdiff_t listed, const REAL *w, ptrdiff_t ldw, const REAL *init,
+                            REAL *z) {
+  FN(tile_job) job = {.k = list ? listed : k, .list = list, .x = x, .ldw = ldw, .tail = VL};
+  for (ptrdiff_t j = 0, nv; j < n; j += nv * VL) {
+    const ptrdiff_t vectors = (n - j) / VL;
+    job.w = w + j, job.init = init ? init + j : NULL, job.z = z + j;
 #if FM_STRIP_VECTORS == 4
-    ROW_PANELS(16)
+    if (vectors >= 16) {
+      nv = 16;
+      (list ? FN(row_16_indexed) : FN(row_16))(&job);
+      continue;
+    }
 #endif
-    ROW_PANELS(8)
+    if (vectors >= 8) {
+      nv = 8;
+      (list ? FN(row_8_indexed) : FN(row_8))(&job);
+      continue;
+    }
+    nv = FN(panel_vectors)(n - j, list ? FM_PAIR_VECTORS : 2);
+    job.tail = FN(tail_of)(n - j, nv);
+    (list ? FN(tiles_pair_n)[0] : FN(tiles_n)[0])[nv - 1][job.tail < VL](&job);
   }
-#undef ROW_PANELS
-  for (ptrdiff_t nv; j < n; j += nv * VL) {
-    nv = FN(panel_vectors)(n - j, low ? FM_STRIP_VECTORS : 2);
+}
+
+/* z = init + x w.  x (m, k), w (k, n), init (n,) or NULL  IN;  z (m, n)  OUT
+ * A panel of columns of w is used by all blocks of rows while it is near; they are of the same
+ * height, so that no last block is thin. */
+static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t ldx,
+                        const REAL *w, ptrdiff_t ldw, const REAL *init, REAL *z, ptrdiff_t ldz) {
+  if (m == 1) {
+    FN(row_product)(k, n, x, NULL, 0, w, ldw, init, z);
+    return;
+  }
+  const ptrdiff_t n_blocks = N_BLOCKS(m, FM_TILE_ROWS);
+  FN(tile_job) job = {.k = k, .ldx = ldx, .ldw = ldw, .ldz = ldz};
+  for (ptrdiff_t j = 0, nv; j < n; j += nv * VL) {
+    nv = FN(panel_vectors)(n - j, 2);
     job.tail = FN(tail_of)(n - j, nv);
     job.w = w + j, job.init = init ? init + j : NULL;
     for (ptrdiff_t block = 0; block < n_blocks; block++) {
       const ptrdiff_t i = m * block / n_blocks, rows = m * (block + 1) / n_blocks - i;
-      job.x = x + i * ldx, job.z = z + i * ldz;
-      job.z += j;
-      if (lists) job.list = lists->columns + block * lists->stride, job.k = lists->counts[block];
+      job.x = x + i * ldx, job.z = z + i * ldz + j;
       job.later = k * block / n_blocks, job.every = n - j > nv * VL ? n_blocks : 0;
-      (low ? FN(tiles_s)[rows - 1][nv - 1]
-           : FN(tiles_n)[rows - 1][nv - 1])[job.tail < VL][lists != NULL](&job);
+      FN(tiles_n)[rows - 1][nv - 1][job.tail < VL](&job);
     }
   }
 }
 
-/* The whole tiles of these that prefetch. */
-NOINLINE void FN(prefetching_tile)(const FN(tile_job) * job) {
-  FN(tile)(1, FM_STRIP_ROWS, FM_STRIP_VECTORS, 0, 0, 1, job);
-}
-NOINLINE void FN(prefetching_tile_indexed)(const FN(tile_job) * job) {
-  FN(tile)(1, FM_STRIP_ROWS, FM_STRIP_VECTORS, 0, 1, 1, job);
-}
-
-/* z = x^T w for one strip of at most FM_STRIP_ROWS columns of x, panel by panel.
- * x (k, m), w (k, n)  IN;  z (m, n)  OUT;  list: NULL, or the k rows of x that matter */
+/* z = x^T w for one strip of at most FM_STRIP_ROWS columns of x, panel by panel. With a list of the
+ * rows of x and w that matter at most two vectors of columns.
+ * x (k, m), w (k, n)  IN;  z (m, n)  OUT */
 static void FN(strip_product)(ptrdiff_t m, ptrdiff_t n, FN(tile_job) * job) {
   for (ptrdiff_t nv; n > 0; n -= nv * VL) {
     nv = FN(panel_vectors)(n, FM_STRIP_VECTORS);
     job->tail = FN(tail_of)(n, nv);
     if (job->prefetch && m == FM_STRIP_ROWS && nv == FM_STRIP_VECTORS && job->tail == VL)
-      (job->list ? FN(prefetching_tile_indexed) : FN(prefetching_tile))(job);
+      FN(asking_tile)(job);
     else
-      FN(tiles_t)[m - 1][nv - 1][job->tail < VL][job->list != NULL](job);
+      (job->list ? FN(tiles_sparse_t)[m - 1] : FN(tiles_t)[m - 1])[nv - 1][job->tail < VL](job);
     job->w += nv * VL, job->z += nv * VL, job->place += nv * VL;
   }
 }
@@ -268,7 +289,7 @@ static void FN(strip_product)(ptrdiff_t m, ptrdiff_t n, FN(tile_job) * job) {
  * dX = dZ WT is the same product, without b. */
 static void FN(affine_forward)(const fm_matrix *X, const fm_matrix *W, const void *b,
                                fm_matrix *Z) {
-  FN(product)(X->rows, X->cols, W->cols, X->data, X->ld, W->data, W->ld, b, Z->data, Z->ld, NULL);
+  FN(product)(X->rows, X->cols, W->cols, X->data, X->ld, W->data, W->ld, b, Z->data, Z->ld);
 }
 
 /* dW = X^T dZ.  X (m, k), dZ (m, n)  IN;  dW (k, n)  OUT */
@@ -287,11 +308,19 @@ static void FN(affine_backward_weights)(const fm_matrix *X, const fm_matrix *dZ,
   }
 }
 
-/* db = sum over rows of dZ.  dZ (m, n)  IN;  db (n,)  OUT */
+/* db = sum over rows of dZ, four vectors at a time: one alone waits for each addition.
+ * dZ (m, n)  IN;  db (n,)  OUT */
 static void FN(affine_backward_bias)(const fm_matrix *dZ, void *db) {
   const REAL *d = dZ->data;
   REAL *out = db;
-  for (ptrdiff_t j = 0; j < dZ->cols; j += VL) {
+  ptrdiff_t j = 0;
+  for (; j + 4 * VL <= dZ->cols; j += 4 * VL) {
+    vec sum[4] = {{0}};
+    for (ptrdiff_t r = 0; r < dZ->rows; r++)
+      for (int c = 0; c < 4; c++) sum[c] += vload(d + r * dZ->ld + j + c * VL);
+    for (int c = 0; c < 4; c++) vstore(out + j + c * VL, sum[c]);
+  }
+  for (; j < dZ->cols; j += VL) {
     ptrdiff_t lanes = dZ->cols - j < VL ? dZ->cols - j : VL;
     vec sum = {0};
     for (ptrdiff_t r = 0; r < dZ->rows; r++) sum += vloadn(d + r * dZ->ld + j, lanes);

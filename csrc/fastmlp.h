@@ -136,7 +136,8 @@ typedef struct {
   uint64_t seed, first; /* of the random numbers; place in the epoch of sample 0 */
   fm_matrix X[2];       /* (n, n_features) gathered; or two slices of it, the wider one first */
   fm_matrix Y;          /* (n, n_outputs) gathered, where the targets are rows */
-  uint8_t *nonzero[2];  /* laid out as X, bits: which features are not 0; NULL: none is skipped */
+  uint8_t *nonzero[2];  /* laid out as X, bits: which features are not 0; seven rows of memory more;
+                           NULL: none is skipped */
   ptrdiff_t nonzero_ld; /* bytes, at least n_features / 8 rounded up and eight more */
   double *losses;       /* (n,) each sample's loss times its weight */
 } fm_batch;

@@ -9,9 +9,9 @@
 #define FM_ISA avx2
 #define FM_VECTOR_BYTES 32
 #define FM_TILE_ROWS 6
-#define FM_SKIP_ROWS 6
 #define FM_STRIP_ROWS 6
 #define FM_STRIP_VECTORS 2
+#define FM_PAIR_VECTORS 6
 
 #define FM_FLOAT64 0
 #include "kernels.inl.h"

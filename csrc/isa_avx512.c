@@ -9,9 +9,9 @@
 #define FM_ISA avx512
 #define FM_VECTOR_BYTES 64
 #define FM_TILE_ROWS 14
-#define FM_SKIP_ROWS 5
 #define FM_STRIP_ROWS 6
 #define FM_STRIP_VECTORS 4
+#define FM_PAIR_VECTORS 7
 
 #define FM_FLOAT64 0
 #include "kernels.inl.h"

@@ -10,9 +10,9 @@
 #define FM_NEON
 #define FM_VECTOR_BYTES 16
 #define FM_TILE_ROWS 12
-#define FM_SKIP_ROWS 6
 #define FM_STRIP_ROWS 6
 #define FM_STRIP_VECTORS 4
+#define FM_PAIR_VECTORS 7
 
 #define FM_FLOAT64 0
 #include "kernels.inl.h"

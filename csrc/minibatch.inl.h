@@ -45,28 +45,6 @@ INLINE fm_matrix FN(rows_of)(const fm_matrix *M, ptrdiff_t start, ptrdiff_t stop
   return (fm_matrix){(REAL *)M->data + start * M->ld, stop - start, M->cols, M->ld};
 }
 
-/* Rows that go forward and back together: their activations stay in the nearest caches. */
-enum { FN(BLOCK) = 64 };
-
-/* Z = X W + b where X has many zeros; nonzero: its bits, a row a sample.
- * scratch: its lists. */
-INLINE void FN(sparse_affine_forward)(const fm_matrix *X, const uint8_t *nonzero,
-                                      ptrdiff_t nonzero_ld, const fm_matrix *W, const void *b,
-                                      fm_matrix *Z, int32_t *scratch) {
-  const ptrdiff_t m = X->rows, k = X->cols;
-  const ptrdiff_t n_blocks = N_BLOCKS(m, FN(block_rows)(W->cols, 1));
-  ptrdiff_t counts[N_BLOCKS(FN(BLOCK), FM_SKIP_ROWS)], total = 0;
-  const FN(column_lists) lists = {scratch, counts, k + 16};
-  for (ptrdiff_t block = 0; block < n_blocks; block++) {
-    const ptrdiff_t i = m * block / n_blocks, rows = m * (block + 1) / n_blocks - i;
-    counts[block] = FN(list_columns)(rows, k, nonzero + i * nonzero_ld, nonzero_ld,
-                                     scratch + block * lists.stride);
-    total += counts[block];
-  }
-  FN(product)(m, k, W->cols, X->data, X->ld, W->data, W->ld, b, Z->data, Z->ld,
-              WORTH_SKIPPING(total, n_blocks * k) ? &lists : NULL);
-}
-
 /* Whether layer l's inputs are those of layer `first`, or those with some left out. */
 INLINE int FN(reads_inputs)(const fm_net *net, int first, int l) {
   while (l > first && net->layers[l - 1].kind == FM_DROPOUT) l--;
@@ -115,14 +93,6 @@ INLINE void FN(forward_rows)(const fm_net *net, int first, int last, const fm_ba
   }
 }
 
-/* Bytes of column lists for n rows. */
-INLINE size_t FN(lists_size)(ptrdiff_t n, ptrdiff_t n_features) {
-  return (size_t)(N_BLOCKS(n, FM_SKIP_ROWS) * (n_features + 16)) * sizeof(int32_t);
-}
-
-/* Bytes of a row of bits: list_columns reads whole words. */
-INLINE ptrdiff_t FN(bits_ld)(ptrdiff_t n_features) { return (n_features + 7) / 8 + 8; }
-
 /* The most inputs of any layer. */
 INLINE ptrdiff_t FN(widest)(const fm_net *net, ptrdiff_t n_features) {
   ptrdiff_t widest = n_features;
@@ -134,7 +104,7 @@ INLINE ptrdiff_t FN(widest)(const fm_net *net, ptrdiff_t n_features) {
 /* Bytes of scratch with which net_forward takes n rows. */
 static size_t FN(forward_scratch_size)(const fm_net *net, ptrdiff_t n, ptrdiff_t n_features) {
   const ptrdiff_t widest = FN(widest)(net, n_features);
-  return FN(lists_size)(n, widest) + (size_t)(n * FN(bits_ld)(widest));
+  return (size_t)(FN(list_ld)(widest) * (ptrdiff_t)sizeof(int32_t) + n * FN(bits_ld)(widest));
 }
 
 /* Whether numbers are finite: infinity and NaN times 0 are NaN. Four chains of sums.  x (k,)  IN */
@@ -154,7 +124,7 @@ INLINE int FN(all_finite)(ptrdiff_t k, const REAL *x) {
  * whether X is finite.  X (n, n_features)  IN;  every layer's Z, A (n, n_out)  OUT */
 static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) {
   const ptrdiff_t widest = FN(widest)(net, X->cols), ld = FN(bits_ld)(widest);
-  uint8_t *bits = (uint8_t *)scratch + FN(lists_size)(X->rows, widest);
+  uint8_t *bits = (uint8_t *)((int32_t *)scratch + FN(list_ld)(widest));
   int finite = 1;
   for (ptrdiff_t r = 0; r < X->rows; r++) {
     const REAL *x = (const REAL *)X->data + r * X->ld;

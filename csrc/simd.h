@@ -54,6 +54,16 @@ INLINE vec vload(const REAL *p) { return *(const unaligned_vec *)p; }
 #define vstore FN(vstore_)
 INLINE void vstore(REAL *p, vec v) { *(unaligned_vec *)p = v; }
 
+/* Keeps v in a register: of a vector that is used twice GCC makes two loads, inside the operations,
+ * and the loads are what is short then (two rows by 7 vectors: 40 us, not 30). */
+#if defined(__x86_64__)
+#define vkeep(v) __asm__("" : "+v"(v))
+#elif defined(__aarch64__)
+#define vkeep(v) __asm__("" : "+w"(v))
+#else
+#define vkeep(v) ((void)0)
+#endif
+
 #define vabs FN(vabs_)
 INLINE vec vabs(vec a) { return (vec)((ivec)a & ~(ivec)vset1((REAL)-0.0)); }
 

@@ -269,7 +269,7 @@ cdef class MinibatchTrainer:
         for slice, width in enumerate(slices_of(&bound.net, bound.n_inputs)):
             self.batch.X[slice] = bound.own(bound.n_rows, width, dtype)
         self.batch.nonzero_ld = (bound.n_inputs + 7) // 8 + 8
-        self.bits = np.zeros((2, bound.n_rows, self.batch.nonzero_ld), dtype=np.uint8)
+        self.bits = np.zeros((2, bound.n_rows + 7, self.batch.nonzero_ld), dtype=np.uint8)
         if not labels:
             n_outputs = bound.net.layers[bound.net.n_layers - 1].W.cols
             self.batch.Y = bound.own(bound.n_rows, n_outputs, dtype)
