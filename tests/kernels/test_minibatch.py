@@ -303,7 +303,8 @@ def test_bits_do_not_depend_on_skipping_zeros(
     isa, dtype, n_inputs, n_units, batch_size, zeros, seed
 ):
     """Single zeros, features that no sample has, and samples without any; pieces of inputs, panels
-    of units and groups of 8 or 64 samples that are not full."""
+    of units and groups of 8 or 64 samples that are not full.
+    """
     network = make_network(
         [n_inputs, n_units, 3], ["relu", "softmax"], "cross_entropy", dtype, seed
     )
