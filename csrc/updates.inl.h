@@ -78,15 +78,18 @@ INLINE ptrdiff_t FN(far_columns)(ptrdiff_t n_samples) {
   return columns > 512 ? columns : 512;
 }
 
-/* A thread's memory: bits of the batch's inputs turned round, lists of samples for a strip, and its
- * gradient; aligned to cache lines. */
+/* Bytes of the bits of the batch's inputs turned round, and of lists of samples for a strip; whole
+ * cache lines: what lies behind them is aligned. */
 INLINE size_t FN(turned_size)(const fm_batch *batch) {
   const ptrdiff_t n_features = batch->X[0].cols + batch->X[1].cols;
   return (size_t)((n_features + 8) * FN(bits_ld)(batch->X[0].rows) + 63) / 64 * 64;
 }
+
 INLINE size_t FN(samples_size)(const fm_batch *batch) {
   return (size_t)(FM_STRIP_ROWS / 2 * FN(list_ld)(batch->X[0].rows)) * sizeof(int32_t);
 }
+
+/* A thread's memory; gradient: of a strip. */
 typedef struct {
   uint8_t *turned;
   int32_t *samples;
@@ -300,15 +303,16 @@ NOINLINE void FN(strip_gradient)(const fm_net *net, int l, const fm_batch *batch
            .place = at};
     const uint8_t *bits = FN(reads_inputs)(net, 0, l) ? batch->nonzero[slice] : NULL;
     const ptrdiff_t ld_turned = FN(bits_ld)(batch->X[0].rows);
-    if (bits && !FN(in_pairs)(layer->W.cols)) {
+    int done = 0;
+    if (bits && FN(in_pairs)(layer->W.cols)) {
+      done = FN(pairs_product)(rows, n, memory->turned + i * ld_turned, ld_turned, memory->samples,
+                               &job);
+    } else if (bits) {
       const ptrdiff_t listed =
           FN(list_samples)(batch->n, column, rows, bits, batch->nonzero_ld, memory->samples);
       if (WORTH_SKIPPING(listed, batch->n)) job.k = listed, job.list = memory->samples;
     }
-    if (!bits || !FN(in_pairs)(layer->W.cols) ||
-        !FN(pairs_product)(rows, n, memory->turned + i * ld_turned, ld_turned, memory->samples,
-                           &job))
-      FN(strip_product)(rows, n, &job);
+    if (!done) FN(strip_product)(rows, n, &job);
   }
   if (layer->penalties) {
     const REAL *w = (const REAL *)layer->W.data + at;
@@ -334,8 +338,7 @@ static void FN(update_bias)(const fm_layer *layer, const fm_batch *batch, const 
 }
 
 /* Strips [first, end) of columns [j, j + n) of a layer's weights.
- * shared: whether other threads have read these
- * weights;  prefetch: NULL, or weights and moments */
+ * shared: whether other threads have read these weights;  prefetch: NULL, or weights and moments */
 INLINE void FN(update_strips)(const fm_net *net, int l, const fm_batch *batch,
                               const fm_update *update, ptrdiff_t first, ptrdiff_t end, ptrdiff_t j,
                               ptrdiff_t n, int shared, const FN(prefetch) * prefetch,
@@ -392,7 +395,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     const FN(prefetch) prefetch = FN(parameters_of)(layer);
     const ptrdiff_t n = layer->W.cols, width = far ? FN(far_columns)(batch->n) : n;
     if (batch->nonzero[0] && FN(reads_inputs)(net, 0, l) && FN(in_pairs)(n) &&
-        update->mode != FM_APPLY)
+        !FN(is_narrow)(layer) && update->mode != FM_APPLY)
       FN(turn_inputs)(batch, first * FM_STRIP_ROWS, end * FM_STRIP_ROWS, memory.turned);
     for (ptrdiff_t j = 0; j < n; j += width)
       FN(update_strips)(net, l, batch, &weights_update, first, end, j,
