@@ -277,10 +277,12 @@ static void FN(strip_product)(ptrdiff_t m, ptrdiff_t n, FN(tile_job) * job) {
   for (ptrdiff_t nv; n > 0; n -= nv * VL) {
     nv = FN(panel_vectors)(n, FM_STRIP_VECTORS);
     job->tail = FN(tail_of)(n, nv);
-    if (job->prefetch && m == FM_STRIP_ROWS && nv == FM_STRIP_VECTORS && job->tail == VL)
+    if (job->list)
+      FN(tiles_sparse_t)[m - 1][nv - 1][job->tail < VL](job);
+    else if (job->prefetch && m == FM_STRIP_ROWS && nv == FM_STRIP_VECTORS && job->tail == VL)
       FN(asking_tile)(job);
     else
-      (job->list ? FN(tiles_sparse_t)[m - 1] : FN(tiles_t)[m - 1])[nv - 1][job->tail < VL](job);
+      FN(tiles_t)[m - 1][nv - 1][job->tail < VL](job);
     job->w += nv * VL, job->z += nv * VL, job->place += nv * VL;
   }
 }

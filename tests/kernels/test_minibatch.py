@@ -291,6 +291,20 @@ def test_layers_that_no_cache_holds(isa, dtype, zeros, options):
     check_bits(network, data, zeros, options)
 
 
+@pytest.mark.parametrize("n_units", [4, 8, 16, 32])
+def test_many_inputs_of_few_units(isa, dtype, n_units):
+    """No cache holds the weights and moments, and their rows are one or two vectors."""
+    layers = [Dense(n_units, "tanh"), Dense(3, "softmax")]
+    network = network_of(44_000, layers, "cross_entropy", dtype)
+    data = make_data(network[0], 12, 9, zeros=0.8, labels=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_backend, "_many_zeros", lambda X: False)
+        dense = core_epochs(network, Adam(), data, 1)
+        patch.setattr(compiled_backend, "_many_zeros", lambda X: True)
+        for n_threads in (1, 2):
+            assert core_epochs(network, Adam(), data, n_threads) == dense
+
+
 @given(
     st.integers(1, 300),
     st.integers(1, 150),
