@@ -11,7 +11,7 @@
 #define FM_TILE_ROWS 14
 #define FM_STRIP_ROWS 6
 #define FM_STRIP_VECTORS 4
-#define FM_PAIR_VECTORS 7
+#define FM_PAIR_VECTORS 8
 
 #define FM_FLOAT64 0
 #include "kernels.inl.h"

@@ -74,25 +74,30 @@ INLINE ptrdiff_t FN(count_columns)(ptrdiff_t m, ptrdiff_t k, const uint8_t *bits
 /* Two rows have fewer zeros to take along than many, but few columns would be few chains. */
 INLINE int FN(in_pairs)(ptrdiff_t n) { return n > 2 * VL; }
 
-/* Rows that one sparse product takes at most. */
-enum { FN(BLOCK) = 64 };
+/* Rows that one sparse product takes at most, and samples that a gradient takes at a time. */
+enum { FN(BLOCK) = 64, FN(SAMPLES_PIECE) = 72 };
 
-/* z = init + x w for m rows of at most BLOCK, zeros of x left out. Inputs are taken in pieces, for
- * pairs of 128: a panel of the piece's weights, 40 KB at most, stays near while all rows use it
- * (Zen 4, first layer of MNIST, 64 rows alone: 73 us, 92 by five rows, 65 at the multiply-adds'
- * rate). x (m, k), its bits, w (k, n), init (n,) or NULL  IN;  z (m, n)  OUT */
-static void FN(sparse_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t ldx,
-                               const uint8_t *bits, ptrdiff_t ld_bits, const REAL *w, ptrdiff_t ldw,
-                               const REAL *init, REAL *z, ptrdiff_t ldz) {
-  enum { PAIRS_PIECE = 128, ROOM = FN(BLOCK) / 2 * (PAIRS_PIECE + 16) };
+/* z = init + x w for m rows of at most BLOCK, zeros of x left out; transposed: x (k, m), as in tile.
+ * Of the job's: k, x, w, init, z, strides, prefetch and place.  bits (m, k): of x
+ *
+ * k is taken in pieces: a panel of the piece's rows of w, 40 KB at most, stays near while all rows
+ * use it (Zen 4, first layer of MNIST, 64 rows alone: 73 us, 92 by five rows, 65 at the
+ * multiply-adds' rate). Samples, whose dZ two threads have just made, in shorter pieces of wider
+ * panels (gradient of digits, 200 samples, 100 units, float64: 28 us as one piece, 18 by 72). */
+INLINE void FN(sparse_product)(const int transposed, ptrdiff_t m, ptrdiff_t n, const uint8_t *bits,
+                               ptrdiff_t ld_bits, const FN(tile_job) * whole) {
+  enum { INPUTS_PIECE = 128, ROOM = FN(BLOCK) / 2 * (INPUTS_PIECE + 16) };
   int32_t lists[ROOM];
   ptrdiff_t counts[FN(BLOCK) / 2];
+  const ptrdiff_t k = whole->k, ldx = whole->ldx, ldw = whole->ldw, ldz = whole->ldz;
   const int pairs = FN(in_pairs)(n);
   const ptrdiff_t n_blocks = N_BLOCKS(m, pairs ? 2 : FM_TILE_ROWS), height = N_BLOCKS(m, n_blocks);
-  const ptrdiff_t ld = ROOM / n_blocks, piece = pairs ? PAIRS_PIECE : (ld - 16) / 64 * 64;
-  const ptrdiff_t near = (40 << 10) / (FM_VECTOR_BYTES * (k < piece ? k : piece));
-  const ptrdiff_t most = pairs && near < FM_PAIR_VECTORS ? near : FM_PAIR_VECTORS;
-  FN(tile_job) job = {.ldx = ldx, .ldw = ldw, .ldz = ldz};
+  const ptrdiff_t ld = ROOM / n_blocks;
+  const ptrdiff_t most = transposed ? FN(SAMPLES_PIECE) : pairs ? INPUTS_PIECE : (ld - 16) / 64 * 64;
+  const ptrdiff_t piece = (N_BLOCKS(k, N_BLOCKS(k, most)) + 7) / 8 * 8;
+  const ptrdiff_t near = (40 << 10) / (FM_VECTOR_BYTES * piece);
+  const ptrdiff_t widest = pairs && near < FM_PAIR_VECTORS ? near : FM_PAIR_VECTORS;
+  FN(tile_job) job = *whole;
   for (ptrdiff_t first = 0; first < k; first += piece) {
     const ptrdiff_t size = k - first < piece ? k - first : piece;
     for (ptrdiff_t b = 0; b < n_blocks; b++) {
@@ -100,26 +105,31 @@ static void FN(sparse_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL
       counts[b] =
           FN(list_columns)(rows, size, bits + i * ld_bits + first / 8, ld_bits, lists + b * ld);
     }
+    if (first) job.prefetch = NULL;
     for (ptrdiff_t j = 0, nv; j < n; j += nv * VL) {
-      nv = FN(panel_vectors)(n - j, most);
+      nv = FN(panel_vectors)(n - j, widest);
       job.tail = FN(tail_of)(n - j, nv);
-      job.w = w + first * ldw + j;
+      job.w = whole->w + first * ldw + j;
       /* The next panel of weights, of this piece or the next, is asked for into the L2 cache. */
       const int last = n - j <= nv * VL;
-      const REAL *next = last ? w + (first + piece) * ldw : job.w + nv * VL;
+      const REAL *next = last ? whole->w + (first + piece) * ldw : job.w + nv * VL;
       const ptrdiff_t left = last ? k - first - piece : size, n_next = left < piece ? left : piece;
       const ptrdiff_t share = N_BLOCKS(n_next, n_blocks);
       for (ptrdiff_t b = 0; b < n_blocks; b++) {
         const ptrdiff_t i = b * height, rows = m - i < height ? m - i : height;
-        for (ptrdiff_t r = share * b; pairs && r < share * (b + 1) && r < n_next; r++)
+        const ptrdiff_t at = i * ldz + j, asked = share * (b + 1);
+        for (ptrdiff_t r = share * b; pairs && !transposed && r < asked && r < n_next; r++)
           for (ptrdiff_t c = 0; c < nv * VL; c += 64 / (ptrdiff_t)sizeof(REAL))
             __builtin_prefetch(next + r * ldw + c, 0, 2);
         job.k = counts[b], job.list = lists + b * ld;
-        job.x = x + i * ldx + first, job.z = z + i * ldz + j;
-        job.init = first ? job.z : init ? init + j : NULL;
+        job.x = whole->x + (transposed ? i + first * ldx : i * ldx + first);
+        job.z = whole->z + at, job.place = whole->place + at;
+        job.init = first ? job.z : whole->init ? whole->init + j : NULL;
         job.ld_init = first ? ldz : 0;
-        (pairs ? FN(tiles_pair_n)[rows - 1]
-               : FN(tiles_sparse_n)[rows - 1])[nv - 1][job.tail < VL](&job);
+        const FN(tile_function) *tiles = transposed ? FN(tiles_pair_t)[rows - 1][nv - 1]
+                                         : pairs    ? FN(tiles_pair_n)[rows - 1][nv - 1]
+                                                    : FN(tiles_sparse_n)[rows - 1][nv - 1];
+        tiles[job.tail < VL](&job);
       }
     }
   }
@@ -144,11 +154,19 @@ INLINE void FN(sparse_affine_forward)(const fm_matrix *X, const uint8_t *nonzero
     const ptrdiff_t i = b * height, rows = m - i < height ? m - i : height;
     listed += FN(count_columns)(rows, k, nonzero + i * nonzero_ld, nonzero_ld);
   }
-  if (WORTH_SKIPPING(listed, n_blocks * k))
-    FN(sparse_product)(m, k, W->cols, X->data, X->ld, nonzero, nonzero_ld, W->data, W->ld, b,
-                       Z->data, Z->ld);
-  else
+  if (!WORTH_SKIPPING(listed, n_blocks * k)) {
     FN(affine_forward)(X, W, b, Z);
+    return;
+  }
+  const FN(tile_job) job = {.k = k,
+                            .x = X->data,
+                            .ldx = X->ld,
+                            .w = W->data,
+                            .ldw = W->ld,
+                            .init = b,
+                            .z = Z->data,
+                            .ldz = Z->ld};
+  FN(sparse_product)(0, m, W->cols, nonzero, nonzero_ld, &job);
 }
 
 /* Bytes of a row of bits of n columns: list_columns reads whole words. */
@@ -204,30 +222,14 @@ INLINE ptrdiff_t FN(list_samples)(ptrdiff_t n, ptrdiff_t i, ptrdiff_t width, con
   return count;
 }
 
-/* strip_product where x has many zeros, two rows of weights at a time; returns whether it was worth
- * it. bits (m, k): of x, turned round;  lists: memory for one of samples for each two rows */
+/* x^T w for rows of weights, two at a time, where x has many zeros; returns whether it was worth it.
+ * bits (m, k): of x, turned round */
 INLINE int FN(pairs_product)(ptrdiff_t m, ptrdiff_t n, const uint8_t *bits, ptrdiff_t ld_bits,
-                             int32_t *lists, FN(tile_job) * job) {
-  const ptrdiff_t k = job->k, ld = FN(list_ld)(k), place = job->place;
-  const REAL *x = job->x, *w = job->w;
-  REAL *z = job->z;
-  ptrdiff_t counts[FM_STRIP_ROWS / 2], listed = 0;
-  for (ptrdiff_t i = 0; i < m; i += 2) {
-    counts[i / 2] =
-        FN(list_columns)(m - i < 2 ? 1 : 2, k, bits + i * ld_bits, ld_bits, lists + i / 2 * ld);
-    listed += counts[i / 2];
-  }
-  if (!WORTH_SKIPPING(listed, N_BLOCKS(m, 2) * k)) return 0;
-  for (ptrdiff_t j = 0, nv; j < n; j += nv * VL) {
-    nv = FN(panel_vectors)(n - j, FM_PAIR_VECTORS);
-    job->tail = FN(tail_of)(n - j, nv);
-    job->w = w + j;
-    for (ptrdiff_t i = 0; i < m; i += 2) {
-      const ptrdiff_t at = i * job->ldz + j;
-      job->k = counts[i / 2], job->list = lists + i / 2 * ld;
-      job->x = x + i, job->z = z + at, job->place = place + at;
-      FN(tiles_pair_t)[m - i < 2 ? 0 : 1][nv - 1][job->tail < VL](job);
-    }
-  }
+                             const FN(tile_job) * job) {
+  ptrdiff_t listed = 0;
+  for (ptrdiff_t i = 0; i < m; i += 2)
+    listed += FN(count_columns)(m - i < 2 ? 1 : 2, job->k, bits + i * ld_bits, ld_bits);
+  if (!WORTH_SKIPPING(listed, N_BLOCKS(m, 2) * job->k)) return 0;
+  FN(sparse_product)(1, m, n, bits, ld_bits, job);
   return 1;
 }

@@ -258,7 +258,7 @@ def test_inputs_in_two_slices(isa, dtype, n_inputs, layers, zeros, pixels):
     """A wide first layer: as the specification says, and the same bits in every way."""
     network = network_of(n_inputs, layers, "cross_entropy", dtype)
     options = {"labels": True, "weighted": True, "zeros": zeros, "pixels": pixels}
-    data = make_data(network[0], 150, 67, **options)
+    data = make_data(network[0], 150, 97, **options)
     steps = StepOptions(clip_norm=0.5)
     check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(150)] * 2, steps)
     check_bits(network, data, zeros, steps)
