@@ -141,15 +141,16 @@ INLINE void FN(sparse_affine_forward)(const fm_matrix *X, const uint8_t *nonzero
                                       ptrdiff_t nonzero_ld, const fm_matrix *W, const void *b,
                                       fm_matrix *Z, int32_t *list) {
   const ptrdiff_t m = X->rows, k = X->cols;
-  const ptrdiff_t n_blocks = N_BLOCKS(m, FN(in_pairs)(W->cols) ? 2 : FM_TILE_ROWS);
-  const ptrdiff_t height = N_BLOCKS(m, n_blocks);
   ptrdiff_t listed = 0;
+  if (m == 0) return;
   if (m == 1) {
     listed = FN(list_columns)(1, k, nonzero, nonzero_ld, list);
     FN(row_product)(k, W->cols, X->data, WORTH_SKIPPING(listed, k) ? list : NULL, listed, W->data,
                     W->ld, b, Z->data);
     return;
   }
+  const ptrdiff_t n_blocks = N_BLOCKS(m, FN(in_pairs)(W->cols) ? 2 : FM_TILE_ROWS);
+  const ptrdiff_t height = N_BLOCKS(m, n_blocks);
   for (ptrdiff_t b = 0; b < n_blocks; b++) {
     const ptrdiff_t i = b * height, rows = m - i < height ? m - i : height;
     listed += FN(count_columns)(rows, k, nonzero + i * nonzero_ld, nonzero_ld);

@@ -76,7 +76,7 @@ class Architecture:
             )
         return architecture
 
-    @property
+    @cached_property
     def n_outputs(self) -> int:
         return self.widths[-1]
 

@@ -57,15 +57,17 @@ def check_inputs(
         raise ValueError(f"{name}: expected {architecture.n_inputs} columns, got shape {shape}")
     if shape[0] == 0:
         raise ValueError(f"{name}: expected at least 1 sample, got shape {shape}")
-    pixels = X.dtype == UINT8
+    dtype = X.dtype
+    pixels = dtype == UINT8
     if is_large_map(X):
-        mapped = MappedRows(X, X.dtype if pixels else architecture.dtype)
+        mapped = MappedRows(X, dtype if pixels else architecture.dtype)
         for rows in [] if pixels else row_blocks(mapped):
             check_finite(_convert(X[rows], architecture.dtype, name), name, rows.start)
             mapped.release()
         return mapped
     if not pixels:
-        X = _convert(X, architecture.dtype, name)
+        if dtype != architecture.dtype:
+            X = _convert(X, architecture.dtype, name)
         if finite:
             check_finite(X, name)
     # NumPy's products of unaligned arrays round in another order.

@@ -211,7 +211,8 @@ cdef class CompiledForward:
         Returns whether X is finite.
         """
         cdef size_t itemsize = 4 if self.bound.dtype == 0 else 8
-        cdef fm_matrix x = bind(X), a = bind(out), z
+        cdef Py_ssize_t x_itemsize
+        cdef fm_matrix x = bind(X, &x_itemsize), a = bind(out), z
         cdef fm_data data
         cdef void *memory = NULL
         cdef Py_ssize_t rows, scratch
@@ -236,7 +237,7 @@ cdef class CompiledForward:
         data.X = x.data
         data.n_features = x.cols
         data.ldx = x.ld
-        data.is_uint8 = X.itemsize == 1
+        data.is_uint8 = x_itemsize == 1
         divides_columns = n_threads > 1 and x.rows < min(FEW * n_threads, <int>BLOCK)
         rows = x.rows if divides_columns else (x.rows + n_threads - 1) // n_threads
         size = workspace_size(kernels, net, &data, min(<Py_ssize_t>BLOCK, rows), itemsize)

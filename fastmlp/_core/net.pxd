@@ -1,7 +1,7 @@
 from fastmlp._core.kernels cimport fm_data, fm_kernels, fm_layer, fm_matrix, fm_net
 
 cdef void *address(object array) except NULL
-cdef fm_matrix bind(object array) except *
+cdef fm_matrix bind(object array, Py_ssize_t *itemsize=*) except *
 cdef BoundData bound_data(BoundData data)
 
 

@@ -26,14 +26,16 @@ cdef void *address(object array) except NULL:
     return <void *><size_t>array.__array_interface__["data"][0]
 
 
-cdef fm_matrix bind(object array) except *:
-    """A 2-D array with contiguous rows as the kernels see it."""
+cdef fm_matrix bind(object array, Py_ssize_t *itemsize=NULL) except *:
+    """A 2-D array with contiguous rows as the kernels see it; itemsize: bytes of an element."""
     cdef fm_matrix matrix
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
     matrix.data = view.buf
     matrix.rows, matrix.cols = view.shape[0], view.shape[1]
     matrix.ld = view.strides[0] // view.itemsize
+    if itemsize != NULL:
+        itemsize[0] = view.itemsize
     PyBuffer_Release(&view)
     return matrix
 
