@@ -64,9 +64,8 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
   const REAL *base[6];
 #pragma GCC unroll 6
   for (int q = 0; q < (mr + 2) / 3; q++) base[q] = job->x + (transposed ? 3 * q : 3 * q * ldx);
-  const int asking_places = transposed && asking && job->prefetch;
-  const ptrdiff_t n_rows = asking_places ? mr * job->prefetch->n_matrices : 0;
-  const ptrdiff_t spacing = asking_places ? k / n_rows + 1 : 0;
+  const ptrdiff_t n_rows = transposed && asking ? mr * job->prefetch->n_matrices : 0;
+  const ptrdiff_t spacing = transposed && asking ? k / n_rows + 1 : 0;
   for (ptrdiff_t p = 0, next = 0, r = 0, later = job->later, wait = job->every > 0; p < k; p++) {
     if (transposed && asking && p == next && r < n_rows) {
       const REAL *matrix = job->prefetch->matrices[r / mr] + job->place;
@@ -125,6 +124,50 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
     }
 }
 
+/* Where zeros are left out and there are more than two vectors of columns, two rows by up to
+ * FM_PAIR_VECTORS: of MNIST's pixels 19% are not 0; in 2 samples 29%, in 5 41%, in 13 50%; of runs
+ * of 2 pixels 22%, of 6 34%. Many such tiles are of few k, so one call goes through all of them. */
+typedef struct {
+  FN(tile_job) tile; /* the first one; without k and list */
+  ptrdiff_t rows;    /* of x; the last pair may be a single one */
+  const ptrdiff_t *counts;
+  const int32_t *lists; /* counts[b] numbers for pair b, ld_lists apart */
+  ptrdiff_t ld_lists;
+  const REAL *next; /* rows of w that are asked for into the L2 cache, by each pair its share */
+  ptrdiff_t n_next;
+} FN(pairs_job);
+
+/* Asks for rows of n elements at a place of each matrix. */
+INLINE void FN(ask)(const FN(prefetch) * prefetch, ptrdiff_t place, ptrdiff_t rows, ptrdiff_t n) {
+  for (int i = 0; i < prefetch->n_matrices; i++)
+    for (ptrdiff_t r = 0; r < rows; r++)
+      for (ptrdiff_t c = 0; c < n; c += 64 / (ptrdiff_t)sizeof(REAL))
+        __builtin_prefetch(prefetch->matrices[i] + place + r * prefetch->ld + c, 1);
+}
+
+/* z = init + x w for all pairs of rows and nv vectors of columns, see tile. */
+INLINE void FN(pairs)(const int transposed, const int nv, const int partial,
+                      const FN(pairs_job) * job) {
+  FN(tile_job) tile = job->tile;
+  const ptrdiff_t n_pairs = (job->rows + 1) / 2, ldz = tile.ldz, ld_init = tile.ld_init;
+  const ptrdiff_t share = job->n_next ? (job->n_next + n_pairs - 1) / n_pairs : 0;
+  for (ptrdiff_t b = 0; b < n_pairs; b++) {
+    for (ptrdiff_t r = share * b; r < share * (b + 1) && r < job->n_next; r++)
+      for (int c = 0; c < nv * FM_VECTOR_BYTES; c += 64)
+        __builtin_prefetch((const char *)(job->next + r * tile.ldw) + c, 0, 2);
+    const int single = 2 * b + 1 == job->rows;
+    if (transposed && tile.prefetch)
+      FN(ask)(tile.prefetch, tile.place + 2 * b * ldz, single ? 1 : 2, nv * VL);
+    tile.k = job->counts[b], tile.list = job->lists + b * job->ld_lists;
+    if (single)
+      FN(tile)(transposed, 1, nv, partial, 1, 0, &tile);
+    else
+      FN(tile)(transposed, 2, nv, partial, 1, 0, &tile);
+    tile.x += transposed ? 2 : 2 * tile.ldx, tile.z += 2 * ldz;
+    if (ld_init) tile.init += 2 * ld_init;
+  }
+}
+
 /* One function a shape: x as it is (n) or transposed (t), or some of its k (sparse_n, sparse_t);
  * rows, vectors, partial. */
 typedef void (*FN(tile_function))(const FN(tile_job) * job);
@@ -179,21 +222,25 @@ static const FN(tile_function)
 FN(tiles_sparse_t)[FM_STRIP_ROWS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_SPARSE_T)};
 DEFINE_TILE(asking_tile, 1, FM_STRIP_ROWS, FM_STRIP_VECTORS, 0, 0, 1)
 
-/* Where zeros are left out and there are more than two vectors of columns: two rows by up to
- * FM_PAIR_VECTORS. Of MNIST's pixels 19% are not 0; in 2 samples 29%, in 5 41%, in 13 50%; of runs
- * of 2 pixels 22%, of 6 34%. */
-#define DEFINE_PAIR(nv) \
-  DEFINE_TILES(pair_n, 0, 1, nv, 1, 0) DEFINE_TILES(pair_n, 0, 2, nv, 1, 0) \
-  DEFINE_TILES(pair_t, 1, 1, nv, 1, 1) DEFINE_TILES(pair_t, 1, 2, nv, 1, 1)
-#define TABLE_N1(nv) TILES(pair_n, 1, nv)
-#define TABLE_N2(nv) TILES(pair_n, 2, nv)
-#define TABLE_T1(nv) TILES(pair_t, 1, nv)
-#define TABLE_T2(nv) TILES(pair_t, 2, nv)
-EACH(FM_PAIR_VECTORS, DEFINE_PAIR)
-static const FN(tile_function) FN(tiles_pair_n)[2][FM_PAIR_VECTORS][2] = {
-    {EACH(FM_PAIR_VECTORS, TABLE_N1)}, {EACH(FM_PAIR_VECTORS, TABLE_N2)}};
-static const FN(tile_function) FN(tiles_pair_t)[2][FM_PAIR_VECTORS][2] = {
-    {EACH(FM_PAIR_VECTORS, TABLE_T1)}, {EACH(FM_PAIR_VECTORS, TABLE_T2)}};
+/* Two rows at a time, by one panel of columns. */
+#define DEFINE_PAIRS(kind, transposed, nv)                                                         \
+  NOINLINE void FN(pairs_##kind##_##nv##_0)(const FN(pairs_job) * job) {                           \
+    FN(pairs)(transposed, nv, 0, job);                                                             \
+  }                                                                                                \
+  NOINLINE void FN(pairs_##kind##_##nv##_1)(const FN(pairs_job) * job) {                           \
+    FN(pairs)(transposed, nv, 1, job);                                                             \
+  }
+#define DEFINE_PAIRS_N(nv) DEFINE_PAIRS(n, 0, nv)
+#define DEFINE_PAIRS_T(nv) DEFINE_PAIRS(t, 1, nv)
+#define PAIRS_N(nv) {FN(pairs_n_##nv##_0), FN(pairs_n_##nv##_1)},
+#define PAIRS_T(nv) {FN(pairs_t_##nv##_0), FN(pairs_t_##nv##_1)},
+EACH(FM_PAIR_VECTORS, DEFINE_PAIRS_N)
+EACH(FM_PAIR_VECTORS, DEFINE_PAIRS_T)
+typedef void (*FN(pairs_function))(const FN(pairs_job) * job);
+static const FN(pairs_function)
+FN(pairs_n)[FM_PAIR_VECTORS + 1][2] = {{0}, EACH(FM_PAIR_VECTORS, PAIRS_N)}; /* [vectors] */
+static const FN(pairs_function)
+FN(pairs_t)[FM_PAIR_VECTORS + 1][2] = {{0}, EACH(FM_PAIR_VECTORS, PAIRS_T)};
 
 /* One row alone has too few chains: it takes eight vectors at once, or sixteen, where the registers
  * hold them. Sixteen come faster where the next rows are not asked for (a dense row through
@@ -243,7 +290,12 @@ static void FN(row_product)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const int32
     }
     nv = FN(panel_vectors)(n - j, list ? FM_PAIR_VECTORS : 2);
     job.tail = FN(tail_of)(n - j, nv);
-    (list ? FN(tiles_pair_n)[0] : FN(tiles_n)[0])[nv - 1][job.tail < VL](&job);
+    if (list) {
+      const FN(pairs_job) alone = {.tile = job, .rows = 1, .counts = &listed, .lists = list};
+      FN(pairs_n)[nv][job.tail < VL](&alone);
+    } else {
+      FN(tiles_n)[0][nv - 1][job.tail < VL](&job);
+    }
   }
 }
 

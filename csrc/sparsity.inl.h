@@ -74,30 +74,66 @@ INLINE ptrdiff_t FN(count_columns)(ptrdiff_t m, ptrdiff_t k, const uint8_t *bits
 /* Two rows have fewer zeros to take along than many, but few columns would be few chains. */
 INLINE int FN(in_pairs)(ptrdiff_t n) { return n > 2 * VL; }
 
-/* Rows that one sparse product takes at most, and samples that a gradient takes at a time. */
+/* Rows that one product takes at most, and samples that a gradient takes at a time. */
 enum { FN(BLOCK) = 64, FN(SAMPLES_PIECE) = 72 };
 
-/* z = init + x w for m rows of at most BLOCK, zeros of x left out; transposed: x (k, m), as in tile.
- * Of the job's: k, x, w, init, z, strides, prefetch and place.  bits (m, k): of x
+/* z = init + x w for m rows of at most BLOCK, two at a time, zeros of x left out; transposed:
+ * x (k, m), as in tile. Of the job: k, x, w, init, z, strides, prefetch and place.
+ * bits (m, k): of x
  *
  * k is taken in pieces: a panel of the piece's rows of w, 40 KB at most, stays near while all rows
  * use it (Zen 4, first layer of MNIST, 64 rows alone: 73 us, 92 by five rows, 65 at the
- * multiply-adds' rate). Samples, whose dZ two threads have just made, in shorter pieces of wider
- * panels (gradient of digits, 200 samples, 100 units, float64: 28 us as one piece, 18 by 72). */
-INLINE void FN(sparse_product)(const int transposed, ptrdiff_t m, ptrdiff_t n, const uint8_t *bits,
-                               ptrdiff_t ld_bits, const FN(tile_job) * whole) {
-  enum { INPUTS_PIECE = 128, ROOM = FN(BLOCK) / 2 * (INPUTS_PIECE + 16) };
-  int32_t lists[ROOM];
+ * multiply-adds' rate). Samples, whose dZ the L2 cache holds, in shorter pieces of wider panels
+ * (gradient of digits, 200 samples, 100 units, float64: 26 us as one piece, 17 by 72). */
+static void FN(pairs_product)(int transposed, ptrdiff_t m, ptrdiff_t n, const uint8_t *bits,
+                              ptrdiff_t ld_bits, const FN(tile_job) * whole) {
+  enum { INPUTS_PIECE = 104, LD = INPUTS_PIECE + 16 };
+  int32_t lists[FN(BLOCK) / 2 * LD];
   ptrdiff_t counts[FN(BLOCK) / 2];
-  const ptrdiff_t k = whole->k, ldx = whole->ldx, ldw = whole->ldw, ldz = whole->ldz;
-  const int pairs = FN(in_pairs)(n);
-  const ptrdiff_t n_blocks = N_BLOCKS(m, pairs ? 2 : FM_TILE_ROWS), height = N_BLOCKS(m, n_blocks);
-  const ptrdiff_t ld = ROOM / n_blocks;
-  const ptrdiff_t most = transposed ? FN(SAMPLES_PIECE) : pairs ? INPUTS_PIECE : (ld - 16) / 64 * 64;
-  const ptrdiff_t piece = (N_BLOCKS(k, N_BLOCKS(k, most)) + 7) / 8 * 8;
-  const ptrdiff_t near = (40 << 10) / (FM_VECTOR_BYTES * piece);
-  const ptrdiff_t widest = pairs && near < FM_PAIR_VECTORS ? near : FM_PAIR_VECTORS;
+  const ptrdiff_t k = whole->k, ldw = whole->ldw;
+  const ptrdiff_t most = transposed ? FN(SAMPLES_PIECE) : INPUTS_PIECE;
+  const ptrdiff_t piece = ((k <= most ? k : N_BLOCKS(k, N_BLOCKS(k, most))) + 7) / 8 * 8;
+  const ptrdiff_t near = (40 << 10) / FM_VECTOR_BYTES / piece;
+  const ptrdiff_t widest = near < FM_PAIR_VECTORS ? near : FM_PAIR_VECTORS;
+  FN(pairs_job)
+  job = {.tile = *whole, .rows = m, .counts = counts, .lists = lists, .ld_lists = LD};
+  for (ptrdiff_t first = 0; first < k; first += piece) {
+    const ptrdiff_t size = k - first < piece ? k - first : piece;
+    for (ptrdiff_t i = 0; i < m; i += 2)
+      counts[i / 2] = FN(list_columns)(m - i < 2 ? 1 : 2, size, bits + i * ld_bits + first / 8,
+                                       ld_bits, lists + i / 2 * LD);
+    job.tile.x = whole->x + (transposed ? first * whole->ldx : first);
+    if (first) job.tile.prefetch = NULL;
+    for (ptrdiff_t n_left = n, nv; n_left > 0; n_left -= nv * VL) {
+      const ptrdiff_t j = n - n_left;
+      nv = FN(panel_vectors)(n_left, widest);
+      job.tile.tail = FN(tail_of)(n_left, nv);
+      job.tile.w = whole->w + first * ldw + j;
+      job.tile.z = whole->z + j, job.tile.place = whole->place + j;
+      job.tile.init = first ? job.tile.z : whole->init ? whole->init + j : NULL;
+      job.tile.ld_init = first ? whole->ldz : 0;
+      if (!transposed) { /* the next panel of weights, of this piece or the next */
+        const int last = n_left <= nv * VL;
+        const ptrdiff_t left = last ? k - first - piece : size;
+        job.next = last ? whole->w + (first + piece) * ldw : job.tile.w + nv * VL;
+        job.n_next = left < 0 ? 0 : left < piece ? left : piece;
+      }
+      (transposed ? FN(pairs_t) : FN(pairs_n))[nv][job.tile.tail < VL](&job);
+    }
+  }
+}
+
+/* The same, by up to FM_TILE_ROWS rows at a time, where w is two vectors wide or less. */
+static void FN(tall_product)(ptrdiff_t m, ptrdiff_t n, const uint8_t *bits, ptrdiff_t ld_bits,
+                             const FN(tile_job) * whole) {
+  enum { ROOM = FN(BLOCK) * 80 };
+  int32_t lists[ROOM];
+  ptrdiff_t counts[FN(BLOCK)];
+  const ptrdiff_t k = whole->k, ldx = whole->ldx, ldz = whole->ldz;
+  const ptrdiff_t n_blocks = N_BLOCKS(m, FM_TILE_ROWS), height = N_BLOCKS(m, n_blocks);
+  const ptrdiff_t ld = ROOM / n_blocks, piece = (ld - 16) / 64 * 64, nv = N_BLOCKS(n, VL);
   FN(tile_job) job = *whole;
+  job.tail = FN(tail_of)(n, nv);
   for (ptrdiff_t first = 0; first < k; first += piece) {
     const ptrdiff_t size = k - first < piece ? k - first : piece;
     for (ptrdiff_t b = 0; b < n_blocks; b++) {
@@ -105,32 +141,14 @@ INLINE void FN(sparse_product)(const int transposed, ptrdiff_t m, ptrdiff_t n, c
       counts[b] =
           FN(list_columns)(rows, size, bits + i * ld_bits + first / 8, ld_bits, lists + b * ld);
     }
-    if (first) job.prefetch = NULL;
-    for (ptrdiff_t j = 0, nv; j < n; j += nv * VL) {
-      nv = FN(panel_vectors)(n - j, widest);
-      job.tail = FN(tail_of)(n - j, nv);
-      job.w = whole->w + first * ldw + j;
-      /* The next panel of weights, of this piece or the next, is asked for into the L2 cache. */
-      const int last = n - j <= nv * VL;
-      const REAL *next = last ? whole->w + (first + piece) * ldw : job.w + nv * VL;
-      const ptrdiff_t left = last ? k - first - piece : size, n_next = left < piece ? left : piece;
-      const ptrdiff_t share = N_BLOCKS(n_next, n_blocks);
-      for (ptrdiff_t b = 0; b < n_blocks; b++) {
-        const ptrdiff_t i = b * height, rows = m - i < height ? m - i : height;
-        const ptrdiff_t at = i * ldz + j, asked = share * (b + 1);
-        for (ptrdiff_t r = share * b; pairs && !transposed && r < asked && r < n_next; r++)
-          for (ptrdiff_t c = 0; c < nv * VL; c += 64 / (ptrdiff_t)sizeof(REAL))
-            __builtin_prefetch(next + r * ldw + c, 0, 2);
-        job.k = counts[b], job.list = lists + b * ld;
-        job.x = whole->x + (transposed ? i + first * ldx : i * ldx + first);
-        job.z = whole->z + at, job.place = whole->place + at;
-        job.init = first ? job.z : whole->init ? whole->init + j : NULL;
-        job.ld_init = first ? ldz : 0;
-        const FN(tile_function) *tiles = transposed ? FN(tiles_pair_t)[rows - 1][nv - 1]
-                                         : pairs    ? FN(tiles_pair_n)[rows - 1][nv - 1]
-                                                    : FN(tiles_sparse_n)[rows - 1][nv - 1];
-        tiles[job.tail < VL](&job);
-      }
+    job.w = whole->w + first * whole->ldw;
+    for (ptrdiff_t b = 0; b < n_blocks; b++) {
+      const ptrdiff_t i = b * height, rows = m - i < height ? m - i : height;
+      job.k = counts[b], job.list = lists + b * ld;
+      job.x = whole->x + i * ldx + first, job.z = whole->z + i * ldz;
+      job.init = first ? job.z : whole->init;
+      job.ld_init = first ? ldz : 0;
+      FN(tiles_sparse_n)[rows - 1][nv - 1][job.tail < VL](&job);
     }
   }
 }
@@ -167,7 +185,10 @@ INLINE void FN(sparse_affine_forward)(const fm_matrix *X, const uint8_t *nonzero
                             .init = b,
                             .z = Z->data,
                             .ldz = Z->ld};
-  FN(sparse_product)(0, m, W->cols, nonzero, nonzero_ld, &job);
+  if (FN(in_pairs)(W->cols))
+    FN(pairs_product)(0, m, W->cols, nonzero, nonzero_ld, &job);
+  else
+    FN(tall_product)(m, W->cols, nonzero, nonzero_ld, &job);
 }
 
 /* Bytes of a row of bits of n columns: list_columns reads whole words. */
@@ -223,14 +244,12 @@ INLINE ptrdiff_t FN(list_samples)(ptrdiff_t n, ptrdiff_t i, ptrdiff_t width, con
   return count;
 }
 
-/* x^T w for rows of weights, two at a time, where x has many zeros; returns whether it was worth it.
+/* Whether enough zeros are left out of the gradient of m rows of weights, two at a time.
  * bits (m, k): of x, turned round */
-INLINE int FN(pairs_product)(ptrdiff_t m, ptrdiff_t n, const uint8_t *bits, ptrdiff_t ld_bits,
-                             const FN(tile_job) * job) {
+INLINE int FN(pairs_are_worth_it)(ptrdiff_t m, ptrdiff_t k, const uint8_t *bits,
+                                  ptrdiff_t ld_bits) {
   ptrdiff_t listed = 0;
   for (ptrdiff_t i = 0; i < m; i += 2)
-    listed += FN(count_columns)(m - i < 2 ? 1 : 2, job->k, bits + i * ld_bits, ld_bits);
-  if (!WORTH_SKIPPING(listed, N_BLOCKS(m, 2) * job->k)) return 0;
-  FN(sparse_product)(1, m, n, bits, ld_bits, job);
-  return 1;
+    listed += FN(count_columns)(m - i < 2 ? 1 : 2, k, bits + i * ld_bits, ld_bits);
+  return WORTH_SKIPPING(listed, (m + 1) / 2 * k);
 }

@@ -85,8 +85,8 @@ INLINE int FN(skips_in_pairs)(const fm_net *net, int l, const fm_batch *batch) {
          !FN(is_narrow)(layer);
 }
 
-/* Bytes of the bits of the batch's inputs turned round, and of a list of samples; whole cache lines:
- * what lies behind them is aligned. */
+/* Bytes of the bits of the batch's inputs turned round, and of a list of samples; whole cache
+ * lines: what lies behind them is aligned. */
 INLINE size_t FN(turned_size)(const fm_batch *batch) {
   const ptrdiff_t n_features = batch->X[0].cols + batch->X[1].cols;
   return (size_t)((n_features + 8) * FN(bits_ld)(batch->X[0].rows) + 63) / 64 * 64;
@@ -301,8 +301,8 @@ INLINE void FN(narrow_product)(ptrdiff_t rows, ptrdiff_t k, const REAL *x, ptrdi
  * together. g (rows, n)  OUT, rows ld apart */
 NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *batch, ptrdiff_t i,
                                    ptrdiff_t rows, ptrdiff_t j, ptrdiff_t n,
-                                   const FN(prefetch) * prefetch,
-                                   const FN(update_memory) * memory, REAL *g) {
+                                   const FN(prefetch) * prefetch, const FN(update_memory) * memory,
+                                   REAL *g) {
   const fm_layer *layer = &net->layers[l];
   const ptrdiff_t ld = layer->W.ld;
   const int slice = l == 0 && FN(is_sliced)(batch) && i >= batch->X[0].cols;
@@ -326,7 +326,11 @@ NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *bat
   const uint8_t *bits = FN(reads_inputs)(net, 0, l) ? batch->nonzero[slice] : NULL;
   const ptrdiff_t ld_turned = FN(bits_ld)(batch->X[0].rows);
   if (FN(skips_in_pairs)(net, l, batch)) {
-    if (FN(pairs_product)(rows, n, memory->turned + i * ld_turned, ld_turned, &job)) return;
+    const uint8_t *turned = memory->turned + i * ld_turned;
+    if (FN(pairs_are_worth_it)(rows, batch->n, turned, ld_turned)) {
+      FN(pairs_product)(1, rows, n, turned, ld_turned, &job);
+      return;
+    }
   } else if (bits) {
     const ptrdiff_t listed =
         FN(list_samples)(batch->n, column, rows, bits, batch->nonzero_ld, memory->samples);
@@ -383,8 +387,8 @@ INLINE void FN(update_strips)(const fm_net *net, int l, const fm_batch *batch,
     const ptrdiff_t i = strip * strip_rows, rows = k - i < strip_rows ? k - i : strip_rows;
     const ptrdiff_t at = i * ld + j, n_before = (strip - first) % together;
     REAL *w = (REAL *)layer->W.data + at;
-    REAL *g = layer->G.data ? (REAL *)layer->G.data + at
-                            : memory->gradient + n_before * strip_rows * ld;
+    REAL *g =
+        layer->G.data ? (REAL *)layer->G.data + at : memory->gradient + n_before * strip_rows * ld;
     if (update->mode != FM_APPLY) {
       const ptrdiff_t last = strip + together < end ? strip + together : end;
       const ptrdiff_t stop = last * strip_rows < k ? last * strip_rows : k;
