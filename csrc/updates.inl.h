@@ -324,8 +324,8 @@ NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *bat
          .prefetch = prefetch,
          .place = i * ld + j};
   const uint8_t *bits = FN(reads_inputs)(net, 0, l) ? batch->nonzero[slice] : NULL;
-  const ptrdiff_t ld_turned = FN(bits_ld)(batch->X[0].rows);
-  if (FN(skips_in_pairs)(net, l, batch)) {
+  if (bits && FN(in_pairs)(layer->W.cols)) {
+    const ptrdiff_t ld_turned = FN(bits_ld)(batch->X[0].rows);
     const uint8_t *turned = memory->turned + i * ld_turned;
     if (FN(pairs_are_worth_it)(rows, batch->n, turned, ld_turned)) {
       FN(pairs_product)(1, rows, n, turned, ld_turned, &job);
@@ -337,9 +337,9 @@ NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *bat
     if (WORTH_SKIPPING(listed, batch->n)) job.k = listed, job.list = memory->samples;
   }
   for (ptrdiff_t r = 0; r < rows; r += FM_STRIP_ROWS) {
-    FN(tile_job) strip = job;
-    strip.x += r, strip.z += r * ld, strip.place += r * ld;
-    FN(strip_product)(rows - r < FM_STRIP_ROWS ? rows - r : FM_STRIP_ROWS, n, &strip);
+    job.x = x + r, job.w = (const REAL *)layer->D.data + j;
+    job.z = g + r * ld, job.place = (i + r) * ld + j;
+    FN(strip_product)(rows - r < FM_STRIP_ROWS ? rows - r : FM_STRIP_ROWS, n, &job);
   }
 }
 
@@ -382,18 +382,20 @@ INLINE void FN(update_strips)(const fm_net *net, int l, const fm_batch *batch,
   const ptrdiff_t k = layer->W.rows, ld = layer->W.ld, strip_rows = FN(strip_rows)(layer);
   REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
   const ptrdiff_t together = FN(strips_together)(net, l, batch);
-  ptrdiff_t copied = first * strip_rows;
+  ptrdiff_t copied = first * strip_rows, made = first;
+  REAL *g = memory->gradient;
   for (ptrdiff_t strip = first; strip < end; strip++) {
     const ptrdiff_t i = strip * strip_rows, rows = k - i < strip_rows ? k - i : strip_rows;
-    const ptrdiff_t at = i * ld + j, n_before = (strip - first) % together;
+    const ptrdiff_t at = i * ld + j;
     REAL *w = (REAL *)layer->W.data + at;
-    REAL *g =
-        layer->G.data ? (REAL *)layer->G.data + at : memory->gradient + n_before * strip_rows * ld;
+    g = strip == made ? memory->gradient : g + strip_rows * ld;
+    if (layer->G.data) g = (REAL *)layer->G.data + at;
     if (update->mode != FM_APPLY) {
-      const ptrdiff_t last = strip + together < end ? strip + together : end;
-      const ptrdiff_t stop = last * strip_rows < k ? last * strip_rows : k;
-      if (n_before == 0)
+      if (strip == made) {
+        made = strip + together < end ? strip + together : end;
+        const ptrdiff_t stop = made * strip_rows < k ? made * strip_rows : k;
         FN(weights_gradient)(net, l, batch, i, stop - i, j, n, prefetch, memory, g);
+      }
       FN(restrain_gradient)(layer, batch, update->clip, strip, rows, j, n, g);
     }
     if (update->mode == FM_GRADIENT) continue;
