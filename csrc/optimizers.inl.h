@@ -63,6 +63,7 @@ INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *
         vec w_old = vload(w + i);                                                                  \
         if (n_states > 0) s0 = vload(s0_data + i);                                                 \
         if (n_states > 1) s1 = vload(s1_data + i);                                                 \
+        squares = vfma(w_old, w_old, squares);                                                     \
         vec w_new = FN(name##_update)(&u, w_old, vfma(u.l2, w_old, vload(g + i)), &s0, &s1);       \
         vstore(w + i, w_new);                                                                      \
         if (n_states > 0) vstore(s0_data + i, s0);                                                 \
@@ -71,6 +72,7 @@ INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *
         vec w_old = vloadn(w + i, lanes);                                                          \
         if (n_states > 0) s0 = vloadn(s0_data + i, lanes);                                         \
         if (n_states > 1) s1 = vloadn(s1_data + i, lanes);                                         \
+        squares = vfma(w_old, w_old, squares);                                                     \
         vec w_new =                                                                                \
             FN(name##_update)(&u, w_old, vfma(u.l2, w_old, vloadn(g + i, lanes)), &s0, &s1);       \
         vstoren(w + i, w_new, lanes);                                                              \
@@ -80,12 +82,12 @@ INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *
     }
 
 /* g (rows, n)  IN;  w, s0, s1 (rows, n)  IN and OUT; rows of all lie ld apart; states that the rule
- * does not have may be NULL.
+ * does not have may be NULL. Returns the sum of w^2 before.
  * On the way it asks for the right to write w that lies `ahead` elements behind: other threads have
  * read it. */
-static void FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld,
-                            ptrdiff_t ahead, const void *gradient, void *parameters, void *state0,
-                            void *state1) {
+static double FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld,
+                              ptrdiff_t ahead, const void *gradient, void *parameters, void *state0,
+                              void *state1) {
   const REAL *restrict g = gradient;
   REAL *restrict w = parameters, *restrict s0_data = state0, *restrict s1_data = state1;
   const update_vectors u = {.beta1 = vset1((REAL)update->beta1),
@@ -97,6 +99,7 @@ static void FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t n
                             .step_g = vset1((REAL)update->step_g),
                             .epsilon = vset1((REAL)update->epsilon),
                             .shrink = vset1((REAL)update->shrink)};
+  vec squares = {0};
   switch (update->rule) {
     case FM_SGD: UPDATE_LOOP(sgd, 0); break;
     case FM_MOMENTUM: UPDATE_LOOP(momentum, 1); break;
@@ -105,6 +108,7 @@ static void FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t n
     case FM_ADAGRAD: UPDATE_LOOP(adagrad, 1); break;
     case FM_ADAM: UPDATE_LOOP(adam, 2); break;
   }
+  return (double)vsum(squares);
 }
 
 /* g (n,)  IN;  w, s0, s1 (n,)  IN and OUT */
