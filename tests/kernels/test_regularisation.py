@@ -37,6 +37,10 @@ STEPS = {
     "norm that is never reached": ({}, {"clip_norm": 1e3}),
     "value, norm, penalties": ({"l1": 0.01, "l2": 0.1}, {"clip_value": 0.1, "clip_norm": 0.2}),
     "norm measured": ({}, {"gradient_norm": True}),
+    "l2": ({"l2": 0.1}, {"divide_penalty": True}),
+    "l2, value": ({"l2": 0.1}, {"clip_value": 0.01}),
+    "l2, norm measured": ({"l2": 0.1}, {"gradient_norm": True}),
+    "l2, own decay": ({"l2": 0.1, "weight_decay": 0.5}, {}),
     "own decay": ({"weight_decay": 0.5}, {}),
     "no decay": ({"weight_decay": 0.0}, {}),
     "largest norm": ({"max_norm": 0.7}, {}),
@@ -60,7 +64,7 @@ def test_steps(isa, dtype, layer, step, optimizer):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("name", ["all", "value, norm, penalties"])
+@pytest.mark.parametrize("name", ["all", "value, norm, penalties", "l2"])
 def test_bits_of_steps_do_not_depend_on_threads(isa, dtype, name, optimizer):
     layer, step = STEPS[name]
     network = make_network(
