@@ -3,21 +3,30 @@
  * optimizer while it is near.
  */
 
+/* g + l2 w + l1 sign(w) for a vector; adds to the sums of w^2 and |w|. */
+INLINE vec FN(penalty)(vec l2, vec l1, vec w, vec g, vec *squares, vec *sizes) {
+  const vec size = vabs(w);
+  *squares = vfma(w, w, *squares);
+  *sizes += size;
+  return vfma(l2, w, g) + vblend(vlt((vec){0}, size), vcopysign(l1, w), (vec){0});
+}
+
 /* g += scale (l2 w + l1 sign(w)) for a strip of weights; returns scale (l2 / 2 w^2 + l1 |w|),
  * summed. w (rows, n)  IN;  g (rows, n)  IN and OUT; rows of both lie ld apart */
 static double FN(add_penalty)(const fm_layer *layer, double scale, ptrdiff_t rows, ptrdiff_t n,
                               ptrdiff_t ld, const REAL *w, REAL *g) {
   const vec l1 = vset1((REAL)(scale * layer->l1)), l2 = vset1((REAL)(scale * layer->l2));
+  const ptrdiff_t whole = n - n % VL, tail = n - whole;
   vec squares = {0}, sizes = {0};
-  for (ptrdiff_t r = 0; r < rows; r++, w += ld, g += ld)
-    for (ptrdiff_t j = 0; j < n; j += VL) {
-      const ptrdiff_t lanes = n - j < VL ? n - j : VL;
-      const vec v = vloadn(w + j, lanes), size = vabs(v);
-      const vec sign = vblend(vlt((vec){0}, size), vcopysign(l1, v), (vec){0});
-      vstoren(g + j, vfma(l2, v, vloadn(g + j, lanes)) + sign, lanes);
-      squares = vfma(v, v, squares);
-      sizes += size;
-    }
+  for (ptrdiff_t r = 0; r < rows; r++, w += ld, g += ld) {
+    for (ptrdiff_t j = 0; j < whole; j += VL)
+      vstore(g + j, FN(penalty)(l2, l1, vload(w + j), vload(g + j), &squares, &sizes));
+    if (tail)
+      vstoren(g + whole,
+              FN(penalty)(l2, l1, vloadn(w + whole, tail), vloadn(g + whole, tail), &squares,
+                          &sizes),
+              tail);
+  }
   return scale * (layer->l1 * (double)vsum(sizes) + layer->l2 / 2 * (double)vsum(squares));
 }
 
@@ -314,7 +323,7 @@ NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *bat
          .prefetch = prefetch,
          .place = i * ld + j};
   const uint8_t *bits = FN(reads_inputs)(net, 0, l) ? batch->nonzero[slice] : NULL;
-  if (bits && FN(in_pairs)(layer->W.cols)) {
+  if (FN(skips_in_pairs)(net, l, batch)) {
     const ptrdiff_t ld_turned = FN(bits_ld)(batch->X[0].rows);
     const uint8_t *turned = memory->turned + i * ld_turned;
     if (FN(pairs_are_worth_it)(rows, batch->n, turned, ld_turned)) {
