@@ -22,10 +22,10 @@ static double FN(add_penalty)(const fm_layer *layer, double scale, ptrdiff_t row
     for (ptrdiff_t j = 0; j < whole; j += VL)
       vstore(g + j, FN(penalty)(l2, l1, vload(w + j), vload(g + j), &squares, &sizes));
     if (tail)
-      vstoren(g + whole,
-              FN(penalty)(l2, l1, vloadn(w + whole, tail), vloadn(g + whole, tail), &squares,
-                          &sizes),
-              tail);
+      vstoren(
+          g + whole,
+          FN(penalty)(l2, l1, vloadn(w + whole, tail), vloadn(g + whole, tail), &squares, &sizes),
+          tail);
   }
   return scale * (layer->l1 * (double)vsum(sizes) + layer->l2 / 2 * (double)vsum(squares));
 }
