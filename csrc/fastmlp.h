@@ -83,6 +83,13 @@ typedef struct {
   enum fm_update_mode mode;
 } fm_update;
 
+/* A bit for each element of a matrix: whether it is not 0. Rows are ld bytes apart, at least eight
+ * more than they need; behind the last one there is memory for seven. data NULL: nobody looks. */
+typedef struct {
+  uint8_t *data;
+  ptrdiff_t ld;
+} fm_bits;
+
 enum fm_layer_kind { FM_DENSE, FM_DROPOUT, FM_LAYER_NORM, FM_BATCH_NORM };
 
 /* A layer at work on one batch: its operation gives Z, its activation A. A norm's gain is W, of one
@@ -107,6 +114,7 @@ typedef struct {
   void *gains, *shifts;  /* (n_out,) gradients of a norm's gain and shift */
   void *running[2];      /* (n_out,) a batch norm's mean and variance for predictions */
   fm_matrix Z, A, D;     /* (batch, n_out); D: dA, then dZ. Z may be A (fm_needs_z) */
+  fm_bits nonzero;       /* of A, where the next layer leaves zeros out */
 } fm_layer;
 
 typedef struct {
@@ -136,9 +144,7 @@ typedef struct {
   uint64_t seed, first; /* of the random numbers; place in the epoch of sample 0 */
   fm_matrix X[2];       /* (n, n_features) gathered; or two slices of it, the wider one first */
   fm_matrix Y;          /* (n, n_outputs) gathered, where the targets are rows */
-  uint8_t *nonzero[2];  /* laid out as X, bits: which features are not 0; seven rows of memory more;
-                           NULL: none is skipped */
-  ptrdiff_t nonzero_ld; /* bytes, at least n_features / 8 rounded up and eight more */
+  fm_bits nonzero[2];   /* of X */
   double *losses;       /* (n,) each sample's loss times its weight */
 } fm_batch;
 

@@ -45,22 +45,34 @@ INLINE fm_matrix FN(rows_of)(const fm_matrix *M, ptrdiff_t start, ptrdiff_t stop
   return (fm_matrix){(REAL *)M->data + start * M->ld, stop - start, M->cols, M->ld};
 }
 
-/* Whether layer l's inputs are those of layer `first`, or those with some left out. */
-INLINE int FN(reads_inputs)(const fm_net *net, int first, int l) {
-  while (l > first && net->layers[l - 1].kind == FM_DROPOUT) l--;
-  return l == first;
+INLINE fm_bits FN(bits_from)(fm_bits bits, ptrdiff_t start) {
+  return (fm_bits){bits.data ? bits.data + start * bits.ld : NULL, bits.ld};
+}
+
+/* Whether zeros of layer l's outputs are looked for: there are many behind relu and dropout, and
+ * the next layer's products can leave them out. */
+INLINE int FN(finds_zeros)(const fm_net *net, int l) {
+  const fm_layer *layer = &net->layers[l], *next = layer + 1;
+  return l < net->n_layers - 1 && (layer->activation == FM_RELU || layer->kind == FM_DROPOUT) &&
+         next->kind == FM_DENSE && FN(in_pairs)(next->W.cols);
+}
+
+/* The bits of layer l's inputs in training: those of the layer below, or of the batch's slice. */
+INLINE fm_bits FN(input_bits)(const fm_net *net, int l, const fm_batch *batch, int slice) {
+  if (l && FN(finds_zeros)(net, l - 1)) return net->layers[l - 1].nonzero;
+  while (l && net->layers[l - 1].kind == FM_DROPOUT) l--; /* what is left of the inputs */
+  return l ? (fm_bits){0} : batch->nonzero[slice];
 }
 
 /* Z of layer l from its inputs X, for rows of the batch from `start` on.
- * batch: NULL for a prediction. nonzero: NULL, or the bits of X; scratch: for lists. */
+ * batch: NULL for a prediction. nonzero: bits of X; scratch: for lists. */
 INLINE void FN(forward_layer)(const fm_net *net, int l, const fm_batch *batch, ptrdiff_t start,
-                              const fm_matrix *X, fm_matrix *Z, const uint8_t *nonzero,
-                              ptrdiff_t nonzero_ld, int32_t *scratch) {
+                              const fm_matrix *X, fm_matrix *Z, fm_bits nonzero,
+                              int32_t *scratch) {
   const fm_layer *layer = &net->layers[l];
   if (layer->kind == FM_DENSE) {
-    if (nonzero)
-      FN(sparse_affine_forward)(X, nonzero + start * nonzero_ld, nonzero_ld, &layer->W, layer->b, Z,
-                                scratch);
+    if (nonzero.data)
+      FN(sparse_affine_forward)(X, nonzero, &layer->W, layer->b, Z, scratch);
     else
       FN(affine_forward)(X, &layer->W, layer->b, Z);
   } else {
@@ -77,18 +89,32 @@ INLINE void FN(forward_layer)(const fm_net *net, int l, const fm_batch *batch, p
   }
 }
 
-/* Rows [start, stop) of X through layers [first, last), into the same rows of every Z and A.
- * nonzero: NULL, or the bits of the inputs of layer `first`. */
+/* The bits of X.  X (m, k)  IN;  bits (m, k)  OUT */
+INLINE void FN(find_zeros)(const fm_matrix *X, fm_bits bits) {
+  for (ptrdiff_t r = 0; r < X->rows; r++)
+    FN(nonzero_bits)(X->cols, (const REAL *)X->data + r * X->ld, bits.data + r * bits.ld);
+}
+
+/* A of layer l from its Z, for rows of the batch from `start` on, and A's bits. */
+INLINE void FN(activate_rows)(const fm_net *net, int l, ptrdiff_t start, const fm_matrix *Z,
+                              fm_matrix *A) {
+  const fm_layer *layer = &net->layers[l];
+  FN(activation_forward)(layer->activation, Z, A);
+  if (layer->nonzero.data && FN(finds_zeros)(net, l))
+    FN(find_zeros)(A, FN(bits_from)(layer->nonzero, start));
+}
+
+/* Rows [start, stop) of the batch through layers [first, last), into the same rows of every Z and
+ * A; but not the A of the output, which belongs to the loss. */
 INLINE void FN(forward_rows)(const fm_net *net, int first, int last, const fm_batch *batch,
-                             const fm_matrix *X, ptrdiff_t start, ptrdiff_t stop,
-                             const uint8_t *nonzero, ptrdiff_t nonzero_ld, int32_t *scratch) {
-  fm_matrix input = FN(rows_of)(first ? &net->layers[first - 1].A : X, start, stop);
+                             ptrdiff_t start, ptrdiff_t stop, int32_t *scratch) {
+  fm_matrix input = FN(rows_of)(first ? &net->layers[first - 1].A : &batch->X[0], start, stop);
   for (int l = first; l < last; l++) {
     const fm_layer *layer = &net->layers[l];
     fm_matrix Z = FN(rows_of)(&layer->Z, start, stop), A = FN(rows_of)(&layer->A, start, stop);
-    FN(forward_layer)(net, l, batch, start, &input, &Z,
-                      FN(reads_inputs)(net, first, l) ? nonzero : NULL, nonzero_ld, scratch);
-    if (!batch || l < net->n_layers - 1) FN(activation_forward)(layer->activation, &Z, &A);
+    const fm_bits nonzero = FN(bits_from)(FN(input_bits)(net, l, batch, 0), start);
+    FN(forward_layer)(net, l, batch, start, &input, &Z, nonzero, scratch);
+    if (l < net->n_layers - 1) FN(activate_rows)(net, l, start, &Z, &A);
     input = A;
   }
 }
@@ -118,24 +144,26 @@ INLINE int FN(all_finite)(ptrdiff_t k, const REAL *x) {
   return vsum((sum[0] + sum[1]) + (sum[2] + sum[3])) == 0;
 }
 
-/* The rows of X, at most FN(BLOCK), through all layers; zeros of X are left out of the products.
- * One row alone reads a weight for a single product: there, zeros of every layer's inputs are (half
- * of what relu gives: an MNIST row through 784-1024-1024-10 takes 25 us and not 47). Returns
- * whether X is finite.  X (n, n_features)  IN;  every layer's Z, A (n, n_out)  OUT */
+/* The rows of X, at most FN(BLOCK), through all layers; zeros are left out of the products. One row
+ * alone reads a weight for a single product: there they are looked for in every layer's inputs (an
+ * MNIST row through 784-1024-1024-10 takes 25 us and not 47). Returns whether X is finite.
+ * X (n, n_features)  IN;  every layer's Z, A (n, n_out)  OUT */
 static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) {
-  const ptrdiff_t widest = FN(widest)(net, X->cols), ld = FN(bits_ld)(widest);
-  uint8_t *bits = (uint8_t *)((int32_t *)scratch + FN(list_ld)(widest));
+  const ptrdiff_t widest = FN(widest)(net, X->cols);
+  const fm_bits bits = {(uint8_t *)((int32_t *)scratch + FN(list_ld)(widest)),
+                        FN(bits_ld)(widest)};
   int finite = 1;
-  for (ptrdiff_t r = 0; r < X->rows; r++) {
-    const REAL *x = (const REAL *)X->data + r * X->ld;
-    FN(nonzero_bits)(X->cols, x, bits + r * ld);
-    finite &= FN(all_finite)(X->cols, x);
-  }
-  const int together = X->rows > 1 ? net->n_layers : 1;
-  FN(forward_rows)(net, 0, together, NULL, X, 0, X->rows, bits, ld, scratch);
-  for (int l = together; l < net->n_layers; l++) {
-    FN(nonzero_bits)(net->layers[l - 1].A.cols, net->layers[l - 1].A.data, bits);
-    FN(forward_rows)(net, l, l + 1, NULL, X, 0, 1, bits, ld, scratch);
+  for (ptrdiff_t r = 0; r < X->rows; r++)
+    finite &= FN(all_finite)(X->cols, (const REAL *)X->data + r * X->ld);
+  fm_matrix input = *X;
+  for (int l = 0; l < net->n_layers; l++) {
+    const fm_layer *layer = &net->layers[l];
+    fm_matrix Z = FN(rows_of)(&layer->Z, 0, X->rows), A = FN(rows_of)(&layer->A, 0, X->rows);
+    const int looks = l == 0 || X->rows == 1 || FN(finds_zeros)(net, l - 1);
+    if (looks) FN(find_zeros)(&input, bits);
+    FN(forward_layer)(net, l, NULL, 0, &input, &Z, looks ? bits : (fm_bits){0}, scratch);
+    FN(activation_forward)(layer->activation, &Z, &A);
+    input = A;
   }
   return finite;
 }
@@ -240,9 +268,7 @@ INLINE void FN(gather_rows)(const fm_data *data, fm_batch *batch, int slice, ptr
   own.X = (const char *)data->X +
           FN(slice_start)(batch, slice) * (data->is_uint8 ? 1 : (ptrdiff_t)sizeof(REAL));
   FN(gather)(&own, batch->index + start, X.rows, &X);
-  for (ptrdiff_t r = 0; batch->nonzero[slice] && r < X.rows; r++)
-    FN(nonzero_bits)(X.cols, (const REAL *)X.data + r * X.ld,
-                     batch->nonzero[slice] + (start + r) * batch->nonzero_ld);
+  if (batch->nonzero[slice].data) FN(find_zeros)(&X, FN(bits_from)(batch->nonzero[slice], start));
 }
 
 /* Before the first phase, where there are slices: gathers the batch; slice 0's product goes into
@@ -263,10 +289,9 @@ static void FN(batch_slices)(const fm_net *net, const fm_data *data, fm_batch *b
       const fm_matrix W = FN(rows_of)(&layer->W, feature, feature + X.cols);
       fm_matrix Z = FN(rows_of)(slice ? &layer->D : &layer->Z, row, row_end);
       const void *b = slice ? NULL : layer->b;
-      const uint8_t *nonzero = batch->nonzero[slice];
-      if (nonzero)
-        FN(sparse_affine_forward)(&X, nonzero + row * batch->nonzero_ld, batch->nonzero_ld, &W, b,
-                                  &Z, scratch);
+      const fm_bits nonzero = FN(bits_from)(batch->nonzero[slice], row);
+      if (nonzero.data)
+        FN(sparse_affine_forward)(&X, nonzero, &W, b, &Z, scratch);
       else
         FN(affine_forward)(&X, &W, b, &Z);
     }
@@ -287,7 +312,7 @@ INLINE void FN(add_slices)(const fm_net *net, ptrdiff_t start, ptrdiff_t stop) {
       vstoren(z + j, vloadn(z + j, lanes) + vloadn(d + j, lanes), lanes);
     }
   }
-  if (net->n_layers > 1) FN(activation_forward)(layer->activation, &Z, &A);
+  if (net->n_layers > 1) FN(activate_rows)(net, 0, start, &Z, &A);
 }
 
 /* The last layer's A, and the loss's dZ, times scale; values: each sample's loss. Returns how many
@@ -327,8 +352,7 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
       FN(add_slices)(net, row, row_end);
     else if (stage == 0)
       FN(gather_rows)(data, batch, 0, row, row_end);
-    FN(forward_rows)(net, first, end, batch, &batch->X[0], row, row_end,
-                     first ? NULL : batch->nonzero[0], batch->nonzero_ld, scratch);
+    FN(forward_rows)(net, first, end, batch, row, row_end, scratch);
     if (stage < n_norms) continue;
 
     int64_t labels[BLOCK] = {0}; /* whole vectors are read */

@@ -80,30 +80,31 @@ INLINE ptrdiff_t FN(far_columns)(ptrdiff_t n_samples) {
 /* Whether a layer's gradient leaves zeros out for two rows of weights at a time. */
 INLINE int FN(skips_in_pairs)(const fm_net *net, int l, const fm_batch *batch) {
   const fm_layer *layer = &net->layers[l];
-  return batch->nonzero[0] && FN(reads_inputs)(net, 0, l) && FN(in_pairs)(layer->W.cols) &&
+  return FN(input_bits)(net, l, batch, 0).data && FN(in_pairs)(layer->W.cols) &&
          !FN(is_narrow)(layer);
 }
 
-/* Bytes of the bits of the batch's inputs turned round, and of a list of samples; whole cache
- * lines: what lies behind them is aligned. */
-INLINE size_t FN(turned_size)(const fm_batch *batch) {
-  const ptrdiff_t n_features = batch->X[0].cols + batch->X[1].cols;
-  return (size_t)((n_features + 8) * FN(bits_ld)(batch->X[0].rows) + 63) / 64 * 64;
+/* Bytes of the bits of a layer's inputs turned round, and of a list of samples; whole cache lines:
+ * what lies behind them is aligned. */
+INLINE size_t FN(turned_size)(const fm_net *net, const fm_batch *batch) {
+  const ptrdiff_t widest = FN(widest)(net, batch->X[0].cols + batch->X[1].cols);
+  return (size_t)((widest + 8) * FN(bits_ld)(batch->X[0].rows) + 63) / 64 * 64;
 }
 
 INLINE size_t FN(samples_size)(const fm_batch *batch) {
   return (size_t)FN(list_ld)(batch->X[0].rows) * sizeof(int32_t);
 }
 
-/* Strips whose gradients are made together. Where zeros are left out in pairs and samples come in
- * pieces, so many that a piece's dZ, which comes from the L2 cache, is used often while it is near,
- * and that the gradients stay near too: 32 KB of them, 48 rows at most. Else one: memory is waited
- * for between the products of two strips, not at once (MNIST, batch of 64, five strips together,
- * two threads on far CPUs: an epoch 9% longer). */
+/* Strips whose gradients are made together. Where zeros are left out in pairs, dZ comes from the L2
+ * cache, and of more strips it is used more often while it is near. Two then (MNIST, batch of 64,
+ * one thread: an epoch 2.5% shorter); of more, memory is waited for all at once behind the products
+ * of many (five, two threads on far CPUs: 9% longer). Where samples come in pieces, so many that
+ * their gradients stay near beside a piece: 32 KB of them, 48 rows at most. */
 INLINE ptrdiff_t FN(strips_together)(const fm_net *net, int l, const fm_batch *batch) {
   const fm_layer *layer = &net->layers[l];
   const ptrdiff_t row = layer->W.ld * (ptrdiff_t)sizeof(REAL), fit = (32 << 10) / row;
-  if (!FN(skips_in_pairs)(net, l, batch) || batch->X[0].rows <= FN(SAMPLES_PIECE)) return 1;
+  if (!FN(skips_in_pairs)(net, l, batch)) return 1;
+  if (batch->X[0].rows <= FN(SAMPLES_PIECE)) return 2;
   const ptrdiff_t strips = (fit < 48 ? fit : 48) / FM_STRIP_ROWS;
   return strips > 1 ? strips : 1;
 }
@@ -124,22 +125,25 @@ static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
     const ptrdiff_t size = strips * FN(strip_rows)(layer) * layer->W.ld;
     if (size > largest) largest = size;
   }
-  const size_t list = (size_t)FN(list_ld)(batch->X[0].cols) * sizeof(int32_t);
+  const size_t list = (size_t)FN(list_ld)(FN(widest)(net, batch->X[0].cols)) * sizeof(int32_t);
   const size_t updates =
-      FN(turned_size)(batch) + FN(samples_size)(batch) + (size_t)largest * sizeof(REAL);
+      FN(turned_size)(net, batch) + FN(samples_size)(batch) + (size_t)largest * sizeof(REAL);
   return list > updates ? list : updates;
 }
 
-/* Turns the bits of the inputs that rows [first, end) of the weights belong to. */
-INLINE void FN(turn_inputs)(const fm_batch *batch, ptrdiff_t first, ptrdiff_t end,
-                            uint8_t *turned) {
+/* Turns the bits of the inputs that rows [first, end) of layer l's weights belong to. */
+INLINE void FN(turn_inputs)(const fm_net *net, int l, const fm_batch *batch, ptrdiff_t first,
+                            ptrdiff_t end, uint8_t *turned) {
   const ptrdiff_t ld = FN(bits_ld)(batch->X[0].rows);
-  for (int slice = 0; slice < 2; slice++) {
-    const ptrdiff_t start = FN(slice_start)(batch, slice), size = batch->X[slice].cols;
+  const int sliced = l == 0 && FN(is_sliced)(batch);
+  for (int slice = 0; slice <= sliced; slice++) {
+    const fm_bits bits = FN(input_bits)(net, l, batch, slice);
+    const ptrdiff_t start = FN(slice_start)(batch, slice);
+    const ptrdiff_t size = sliced ? batch->X[slice].cols : net->layers[l].W.rows;
     const ptrdiff_t from = first > start ? first - start : 0;
     const ptrdiff_t to = end - start < size ? end - start : size;
-    if (batch->nonzero[slice] && from < to)
-      FN(turn_bits)(batch->n, from, to, batch->nonzero[slice], batch->nonzero_ld,
+    if (from < to)
+      FN(turn_bits)(batch->n, from, to, bits.data, bits.ld,
                     turned + (start + from / 8 * 8) * ld, ld);
   }
 }
@@ -322,7 +326,7 @@ NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *bat
          .ldz = ld,
          .prefetch = prefetch,
          .place = i * ld + j};
-  const uint8_t *bits = FN(reads_inputs)(net, 0, l) ? batch->nonzero[slice] : NULL;
+  const fm_bits bits = FN(input_bits)(net, l, batch, slice);
   if (FN(skips_in_pairs)(net, l, batch)) {
     const ptrdiff_t ld_turned = FN(bits_ld)(batch->X[0].rows);
     const uint8_t *turned = memory->turned + i * ld_turned;
@@ -330,9 +334,9 @@ NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *bat
       FN(pairs_product)(1, rows, n, turned, ld_turned, &job);
       return;
     }
-  } else if (bits) {
+  } else if (bits.data) {
     const ptrdiff_t listed =
-        FN(list_samples)(batch->n, column, rows, bits, batch->nonzero_ld, memory->samples);
+        FN(list_samples)(batch->n, column, rows, bits.data, bits.ld, memory->samples);
     if (WORTH_SKIPPING(listed, batch->n)) job.k = listed, job.list = memory->samples;
   }
   for (ptrdiff_t r = 0; r < rows; r += FM_STRIP_ROWS) {
@@ -466,7 +470,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
   fm_update bias_update = *update;
   bias_update.l2 = bias_update.shrink = 0;
   FN(update_memory) memory = {.turned = scratch};
-  memory.samples = (int32_t *)(memory.turned + FN(turned_size)(batch));
+  memory.samples = (int32_t *)(memory.turned + FN(turned_size)(net, batch));
   memory.gradient = (REAL *)((char *)memory.samples + FN(samples_size)(batch));
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
@@ -485,7 +489,7 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     const FN(prefetch) prefetch = FN(parameters_of)(layer);
     const ptrdiff_t n = layer->W.cols, width = far ? FN(far_columns)(batch->n) : n;
     if (FN(skips_in_pairs)(net, l, batch) && update->mode != FM_APPLY)
-      FN(turn_inputs)(batch, first * FM_STRIP_ROWS, end * FM_STRIP_ROWS, memory.turned);
+      FN(turn_inputs)(net, l, batch, first * FM_STRIP_ROWS, end * FM_STRIP_ROWS, memory.turned);
     const FN(layer_part) next = FN(next_part)(net, l, update, part, n_parts);
     const ptrdiff_t cut = first_slice / FM_STRIP_ROWS; /* strips together are of one slice */
     for (ptrdiff_t from = first, to; from < end; from = to) {

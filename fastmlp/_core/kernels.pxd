@@ -40,6 +40,10 @@ cdef extern from "fastmlp.h" nogil:
         double factor
         int mode
 
+    ctypedef struct fm_bits:
+        uint8_t *data
+        Py_ssize_t ld
+
     enum: FM_DENSE
     enum: FM_DROPOUT
     enum: FM_LAYER_NORM
@@ -73,6 +77,7 @@ cdef extern from "fastmlp.h" nogil:
         fm_matrix Z
         fm_matrix A
         fm_matrix D
+        fm_bits nonzero
 
     ctypedef struct fm_net:
         int n_layers
@@ -102,8 +107,7 @@ cdef extern from "fastmlp.h" nogil:
         fm_matrix X[2]
         fm_matrix Y
         double *losses
-        uint8_t *nonzero[2]
-        Py_ssize_t nonzero_ld
+        fm_bits nonzero[2]
 
     enum: FM_TOGETHER
 

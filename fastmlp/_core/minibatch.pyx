@@ -29,6 +29,7 @@ from fastmlp._core.kernels cimport (
     fm_barrier_init,
     fm_barrier_wait,
     fm_batch,
+    fm_bits,
     fm_data,
     fm_flush_subnormals,
     fm_kernels,
@@ -241,9 +242,9 @@ cdef class MinibatchTrainer:
     cdef BoundData data
     cdef fm_update update
     cdef fm_batch batch
-    cdef object options, weights, average, bits
+    cdef object options, weights, average
     cdef double average_share
-    cdef list keep
+    cdef list keep, bits
     cdef SignalWatch watch
     cdef readonly object state
 
@@ -264,27 +265,38 @@ cdef class MinibatchTrainer:
         self.state = state
         losses = np.zeros(bound.n_rows)
         cdef double[::1] losses_view = losses
-        self.keep = [losses]
+        self.keep, self.bits = [losses], []
         self.batch.losses = &losses_view[0]
         for slice, width in enumerate(slices_of(&bound.net, bound.n_inputs)):
             self.batch.X[slice] = bound.own(bound.n_rows, width, dtype)
-        self.batch.nonzero_ld = (bound.n_inputs + 7) // 8 + 8
-        self.bits = np.zeros((2, bound.n_rows + 7, self.batch.nonzero_ld), dtype=np.uint8)
+            self.bits.append(self.new_bits(width))
+        for i in range(bound.net.n_layers - 1):
+            self.bits.append(self.new_bits(bound.net.layers[i].A.cols))
         if not labels:
             n_outputs = bound.net.layers[bound.net.n_layers - 1].W.cols
             self.batch.Y = bound.own(bound.n_rows, n_outputs, dtype)
 
-    def bind(self, BoundData data, bint skip_zeros=False):
+    cdef object new_bits(self, Py_ssize_t width):
+        return np.zeros((self.bound.n_rows + 7, (width + 7) // 8 + 8), dtype=np.uint8)
+
+    def bind(self, BoundData data, bint of_inputs=False, bint of_layers=False):
         """What the next epochs train on, or None.
 
-        With `skip_zeros` zeros of the inputs are left out of the products, where that pays; only
-        for finite weights.
+        Zeros `of_inputs` and `of_layers`, what layers give to the next, are left out of the
+        products, where that pays; only for finite weights.
         """
-        cdef uint8_t[:, :, ::1] bits = self.bits
-        cdef int slice
+        cdef int i, n_slices = len(self.bits) - self.bound.net.n_layers + 1
+        cdef fm_bits bits
         self.data = data
-        for slice in range(2):
-            self.batch.nonzero[slice] = &bits[slice, 0, 0] if skip_zeros else NULL
+        for i, array in enumerate(self.bits):
+            bits.data = <uint8_t *>address(array)
+            bits.ld = array.shape[1]
+            if not (of_inputs if i < n_slices else of_layers):
+                bits.data = NULL
+            if i < n_slices:
+                self.batch.nonzero[i] = bits
+            else:
+                self.bound.net.layers[i - n_slices].nonzero = bits
 
     def epochs(
         self, const Py_ssize_t[::1] order, const double[:, ::1] scalars, int n_threads,

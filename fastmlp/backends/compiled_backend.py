@@ -206,8 +206,8 @@ class CompiledTrainer:
         if self.per_sample:
             self.core.bind(samples)
         else:
-            skips = _many_zeros(data.X) and all_finite(self.parameters.flat)
-            self.core.bind(samples, skips)
+            finite = all_finite(self.parameters.flat)
+            self.core.bind(samples, finite and _many_zeros(data.X), finite)
 
     def epochs(
         self,

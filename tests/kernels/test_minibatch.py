@@ -243,6 +243,14 @@ def check_bits(network, data, zeros, options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled_backend, "_many_zeros", lambda X: zeros == 0)
         assert core_epochs(network, Adam(), data, 2, options=options) == one
+    assert dense_epochs(network, data, 2, options=options) == one
+
+
+def dense_epochs(network, data, n_threads, options=PLAIN):
+    """Those of the core that leaves out no zeros, of inputs or of layers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_backend, "all_finite", lambda parameters: False)
+        return core_epochs(network, Adam(), data, n_threads, options=options)
 
 
 @pytest.mark.parametrize(("zeros", "pixels"), [(0.0, False), (0.8, False), (0.8, True)])
@@ -333,6 +341,55 @@ def test_bits_do_not_depend_on_skipping_zeros(
         patch.setattr(compiled_backend, "_many_zeros", lambda X: True)
         for n_threads in (1, 2):
             assert core_epochs(network, Adam(), data, n_threads) == dense
+
+
+def sparse_layers(kind, n_units, next_units):
+    """A layer whose outputs are often 0, and the one that leaves those out."""
+    first = {
+        "relu": [Dense(n_units, "relu")],
+        "dropout": [Dense(n_units, "tanh"), Dropout(0.7)],
+        "both": [Dense(n_units, "relu"), Dropout(0.3)],
+        "norm": [Dense(n_units), LayerNorm("relu")],
+        "batch norm": [Dense(n_units), BatchNorm("relu")],
+    }[kind]
+    return [*first, Dense(next_units, "relu", l2=0.01), Dense(3, "softmax")]
+
+
+@given(
+    kind=st.sampled_from(["relu", "dropout", "both", "norm", "batch norm"]),
+    n_inputs=st.one_of(st.integers(1, 30), st.just(300)),
+    n_units=st.integers(1, 300),
+    next_units=st.integers(1, 150),
+    batch_size=st.integers(2, 130),
+    below=st.sampled_from([0.0, 0.5, 1.0, 9.0]),
+    seed=seeds,
+)
+@settings(max_examples=40)
+def test_bits_do_not_depend_on_skipping_zeros_of_layers(
+    isa, dtype, kind, n_inputs, n_units, next_units, batch_size, below, seed
+):
+    """`below`: subtracted from what goes into relu; by 9, all outputs are 0."""
+    layers = sparse_layers(kind, n_units, next_units)
+    network = network_of(n_inputs, layers, "cross_entropy", dtype, seed)
+    for layer, group in zip(network[0].layers, network[1].groups(), strict=True):
+        if layer.activation.name == "relu":
+            group[1][...] -= below
+    data = make_data(network[0], batch_size + 9, batch_size, seed, labels=True)
+    dense = dense_epochs(network, data, 1)
+    for n_threads in (1, 2, 3):
+        assert core_epochs(network, Adam(), data, n_threads) == dense
+
+
+@pytest.mark.parametrize("kind", ["relu", "dropout", "both", "norm", "batch norm"])
+@pytest.mark.parametrize("n_inputs", [20, 300])  # 300: two slices
+def test_layers_of_many_zeros(isa, dtype, kind, n_inputs):
+    """As the specification says."""
+    layers = sparse_layers(kind, 250, 120)
+    network = network_of(n_inputs, layers, "cross_entropy", dtype)
+    data = make_data(network[0], 150, 97, weighted=True, labels=True)
+    steps = StepOptions(clip_norm=0.5)
+    check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(150)] * 2, steps)
+    check_bits(network, data, 0.0, steps)
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
