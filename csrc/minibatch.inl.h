@@ -67,8 +67,7 @@ INLINE fm_bits FN(input_bits)(const fm_net *net, int l, const fm_batch *batch, i
 /* Z of layer l from its inputs X, for rows of the batch from `start` on.
  * batch: NULL for a prediction. nonzero: bits of X; scratch: for lists. */
 INLINE void FN(forward_layer)(const fm_net *net, int l, const fm_batch *batch, ptrdiff_t start,
-                              const fm_matrix *X, fm_matrix *Z, fm_bits nonzero,
-                              int32_t *scratch) {
+                              const fm_matrix *X, fm_matrix *Z, fm_bits nonzero, int32_t *scratch) {
   const fm_layer *layer = &net->layers[l];
   if (layer->kind == FM_DENSE) {
     if (nonzero.data)
@@ -150,8 +149,7 @@ INLINE int FN(all_finite)(ptrdiff_t k, const REAL *x) {
  * X (n, n_features)  IN;  every layer's Z, A (n, n_out)  OUT */
 static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch) {
   const ptrdiff_t widest = FN(widest)(net, X->cols);
-  const fm_bits bits = {(uint8_t *)((int32_t *)scratch + FN(list_ld)(widest)),
-                        FN(bits_ld)(widest)};
+  const fm_bits bits = {(uint8_t *)((int32_t *)scratch + FN(list_ld)(widest)), FN(bits_ld)(widest)};
   int finite = 1;
   for (ptrdiff_t r = 0; r < X->rows; r++)
     finite &= FN(all_finite)(X->cols, (const REAL *)X->data + r * X->ld);
