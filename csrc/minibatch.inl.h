@@ -71,7 +71,7 @@ INLINE void FN(forward_layer)(const fm_net *net, int l, const fm_batch *batch, p
   const fm_layer *layer = &net->layers[l];
   if (layer->kind == FM_DENSE) {
     if (nonzero.data)
-      FN(sparse_affine_forward)(X, nonzero, &layer->W, layer->b, Z, scratch);
+      FN(sparse_affine_forward)(X, nonzero, &layer->W, layer->b, batch && l > 0, Z, scratch);
     else
       FN(affine_forward)(X, &layer->W, layer->b, Z);
   } else {
@@ -289,7 +289,7 @@ static void FN(batch_slices)(const fm_net *net, const fm_data *data, fm_batch *b
       const void *b = slice ? NULL : layer->b;
       const fm_bits nonzero = FN(bits_from)(batch->nonzero[slice], row);
       if (nonzero.data)
-        FN(sparse_affine_forward)(&X, nonzero, &W, b, &Z, scratch);
+        FN(sparse_affine_forward)(&X, nonzero, &W, b, 0, &Z, scratch);
       else
         FN(affine_forward)(&X, &W, b, &Z);
     }

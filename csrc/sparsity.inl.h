@@ -6,13 +6,20 @@
  * epoch of Adam 35% and 29%, after three 45% and 42%.
  */
 
-/* A multiply-add of an indexed tile takes a little longer. */
-#define WORTH_SKIPPING(listed, all) (10 * (listed) < 9 * (all))
+/* Of a hundred numbers so many may be listed for the others to be worth leaving out.
+ *
+ * In tiles as high as those that take all, where a multiply-add takes a little longer; in pairs of
+ * rows, which read more for one. Forward and gradient of 64 samples in pairs take, of the time
+ * without lists: 256 inputs, 128 units, where a share of 0.50 is listed, 0.75 and 0.66, of 0.64
+ * 0.88 and 0.80, of 0.75 0.99 and 0.92, of 0.84 1.10 and 1.00; 1024 inputs, 1024 units 0.74 and
+ * 0.75, 0.90 and 0.92, 1.04 and 1.06. Fewer of a hidden layer's inputs forward: pairs wait longer
+ * for weights that other threads have just changed (Fashion-MNIST, of which 0.72 would be listed,
+ * two threads on far CPUs: an epoch 5% longer). */
+enum { FN(MOST_IN_TILES) = 90, FN(MOST_IN_PAIRS) = 75, FN(MOST_HIDDEN) = 65 };
 
-/* Two rows by eight vectors read more for a multiply-add than the tiles that take all: forward and
- * gradient of 64 samples, 256 inputs and 128 units, of which a share of 0.50 is listed, take 0.75
- * and 0.66 of the time, of 0.64 0.88 and 0.80, of 0.75 0.99 and 0.92, of 0.84 1.10 and 1.00. */
-#define WORTH_PAIRS(listed, all) (10 * (listed) < 8 * (all))
+INLINE int FN(worth_skipping)(ptrdiff_t listed, ptrdiff_t all, int most) {
+  return 100 * listed < most * all;
+}
 
 /* bits[j] = x[j] != 0.  x (k,)  IN;  bits (k,)  OUT */
 INLINE void FN(nonzero_bits)(ptrdiff_t k, const REAL *x, uint8_t *bits) {
@@ -160,16 +167,17 @@ static void FN(tall_product)(ptrdiff_t m, ptrdiff_t n, const uint8_t *bits, ptrd
 }
 
 /* Z = X W + b where X has many zeros; nonzero: its bits.
- * list: for one row alone, of its columns. */
+ * hidden: whether they are a hidden layer's in training; list: for one row alone, of its columns.
+ */
 INLINE void FN(sparse_affine_forward)(const fm_matrix *X, fm_bits nonzero, const fm_matrix *W,
-                                      const void *b, fm_matrix *Z, int32_t *list) {
+                                      const void *b, int hidden, fm_matrix *Z, int32_t *list) {
   const ptrdiff_t m = X->rows, k = X->cols;
   ptrdiff_t listed = 0;
   if (m == 0) return;
   if (m == 1) {
     listed = FN(list_columns)(1, k, nonzero.data, nonzero.ld, list);
-    FN(row_product)(k, W->cols, X->data, WORTH_SKIPPING(listed, k) ? list : NULL, listed, W->data,
-                    W->ld, b, Z->data);
+    const int worth = FN(worth_skipping)(listed, k, FN(MOST_IN_TILES));
+    FN(row_product)(k, W->cols, X->data, worth ? list : NULL, listed, W->data, W->ld, b, Z->data);
     return;
   }
   const int pairs = FN(in_pairs)(W->cols);
@@ -178,8 +186,8 @@ INLINE void FN(sparse_affine_forward)(const fm_matrix *X, fm_bits nonzero, const
     const ptrdiff_t i = b * height, rows = m - i < height ? m - i : height;
     listed += FN(count_columns)(rows, k, nonzero.data + i * nonzero.ld, nonzero.ld);
   }
-  const ptrdiff_t all = n_blocks * k;
-  if (!(pairs ? WORTH_PAIRS(listed, all) : WORTH_SKIPPING(listed, all))) {
+  const int most = !pairs ? FN(MOST_IN_TILES) : hidden ? FN(MOST_HIDDEN) : FN(MOST_IN_PAIRS);
+  if (!FN(worth_skipping)(listed, n_blocks * k, most)) {
     FN(affine_forward)(X, W, b, Z);
     return;
   }
@@ -257,5 +265,5 @@ INLINE int FN(pairs_are_worth_it)(ptrdiff_t m, ptrdiff_t k, const uint8_t *bits,
   ptrdiff_t listed = 0;
   for (ptrdiff_t i = 0; i < m; i += 2)
     listed += FN(count_columns)(m - i < 2 ? 1 : 2, k, bits + i * ld_bits, ld_bits);
-  return WORTH_PAIRS(listed, (m + 1) / 2 * k);
+  return FN(worth_skipping)(listed, (m + 1) / 2 * k, FN(MOST_IN_PAIRS));
 }

@@ -133,15 +133,16 @@ static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
 }
 
 /* Whether zeros of layer l's inputs may be many enough for pairs. Of those of a hidden layer, which
- * do not go together, two have a number in 1 - (1 - p)^2 of the samples if one has in p: 0.8 for
- * 0.55. Eight samples tell p; to turn all bits for nothing took 1% of an epoch of Fashion-MNIST. */
+ * do not go together, two have a number in 1 - (1 - p)^2 of the samples if one has in p: three
+ * quarters for a half. Eight samples tell p; to turn all bits for nothing took 1% of an epoch of
+ * Fashion-MNIST. */
 INLINE int FN(may_have_zeros)(const fm_net *net, int l, const fm_batch *batch) {
   const ptrdiff_t n = batch->n < 8 ? batch->n : 8, k = net->layers[l].W.rows;
   const fm_bits bits = FN(input_bits)(net, l, batch, 0);
   ptrdiff_t count = 0;
   for (ptrdiff_t r = 0; l && r < n; r++)
     count += FN(count_columns)(1, k, bits.data + r * bits.ld, bits.ld);
-  return 100 * count < 55 * n * k;
+  return 2 * count < n * k;
 }
 
 /* Turns the bits of the inputs that rows [first, end) of layer l's weights belong to. */
@@ -350,7 +351,8 @@ NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *bat
   } else if (bits.data && !FN(in_pairs)(layer->W.cols)) {
     const ptrdiff_t listed =
         FN(list_samples)(batch->n, column, rows, bits.data, bits.ld, memory->samples);
-    if (WORTH_SKIPPING(listed, batch->n)) job.k = listed, job.list = memory->samples;
+    if (FN(worth_skipping)(listed, batch->n, FN(MOST_IN_TILES)))
+      job.k = listed, job.list = memory->samples;
   }
   for (ptrdiff_t r = 0; r < rows; r += FM_STRIP_ROWS) {
     job.x = x + r, job.w = (const REAL *)layer->D.data + j;
