@@ -151,14 +151,17 @@ static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch)
   const ptrdiff_t widest = FN(widest)(net, X->cols);
   const fm_bits bits = {(uint8_t *)((int32_t *)scratch + FN(list_ld)(widest)), FN(bits_ld)(widest)};
   int finite = 1;
-  for (ptrdiff_t r = 0; r < X->rows; r++)
-    finite &= FN(all_finite)(X->cols, (const REAL *)X->data + r * X->ld);
+  for (ptrdiff_t r = 0; r < X->rows; r++) { /* both at once, while the row is near */
+    const REAL *x = (const REAL *)X->data + r * X->ld;
+    FN(nonzero_bits)(X->cols, x, bits.data + r * bits.ld);
+    finite &= FN(all_finite)(X->cols, x);
+  }
   fm_matrix input = *X;
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
     fm_matrix Z = FN(rows_of)(&layer->Z, 0, X->rows), A = FN(rows_of)(&layer->A, 0, X->rows);
     const int looks = l == 0 || X->rows == 1 || FN(finds_zeros)(net, l - 1);
-    if (looks) FN(find_zeros)(&input, bits);
+    if (l && looks) FN(find_zeros)(&input, bits);
     FN(forward_layer)(net, l, NULL, 0, &input, &Z, looks ? bits : (fm_bits){0}, scratch);
     FN(activation_forward)(layer->activation, &Z, &A);
     input = A;

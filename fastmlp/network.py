@@ -219,8 +219,8 @@ class Network:
         -------
         ndarray of shape (n, n_outputs)
             Probabilities behind softmax or sigmoid; ``.argmax(axis=1)`` gives classes.
-            The compiled core leaves inputs that are 0 out of the sums, and of few rows hidden
-            units too: 0 times a weight that is not finite counts as 0 there.
+            The compiled core leaves inputs and hidden units that are 0 out of the sums, where that
+            pays: 0 times a weight that is not finite counts as 0 then.
 
         Raises
         ------
