@@ -96,7 +96,7 @@ enum fm_layer_kind { FM_DENSE, FM_DROPOUT, FM_LAYER_NORM, FM_BATCH_NORM };
  * row, its shift b; the W of dropout has no rows. */
 typedef struct {
   int kind, activation;
-  fm_matrix W, WT;                   /* WT: transposed copy; data NULL where nobody needs it */
+  fm_matrix W, WT;                   /* WT: transposed copy, where samples are taken one by one */
   void *b;                           /* (n_out,) */
   void *W_moments[2], *b_moments[2]; /* laid out as W and b */
   double l1, l2;                     /* penalties on W */

@@ -5,13 +5,13 @@
 #include "simd.h"
 #include "vmath.h"
 
+#include "optimizers.inl.h"
+
 #include "affine.inl.h"
 
 #include "activations.inl.h"
 
 #include "losses.inl.h"
-
-#include "optimizers.inl.h"
 
 #include "sparsity.inl.h"
 

@@ -171,9 +171,9 @@ static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch)
 
 /* dX of one layer from its dZ, for rows of the batch from `start` on. */
 INLINE void FN(backward_layer)(const fm_layer *layer, const fm_batch *batch, ptrdiff_t start,
-                               const fm_matrix *dZ, fm_matrix *dX) {
+                               const fm_matrix *dZ, fm_matrix *dX, void *scratch) {
   if (layer->kind == FM_DENSE) {
-    FN(affine_forward)(dZ, &layer->WT, NULL, dX);
+    FN(affine_backward_inputs)(dZ, &layer->W, dX, scratch);
     return;
   }
   const fm_matrix H = FN(rows_of)(&layer->H, start, start + dZ->rows);
@@ -187,12 +187,12 @@ INLINE void FN(backward_layer)(const fm_layer *layer, const fm_batch *batch, ptr
 
 /* From the dZ of layer `top` down to that of layer `bottom`, rows [start, stop). */
 static void FN(backward_rows)(const fm_net *net, const fm_batch *batch, int top, int bottom,
-                              ptrdiff_t start, ptrdiff_t stop) {
+                              ptrdiff_t start, ptrdiff_t stop, void *scratch) {
   fm_matrix D = FN(rows_of)(&net->layers[top].D, start, stop);
   for (int l = top; l > bottom; l--) {
     const fm_layer *below = &net->layers[l - 1];
     fm_matrix dA = FN(rows_of)(&below->D, start, stop);
-    FN(backward_layer)(&net->layers[l], batch, start, &D, &dA);
+    FN(backward_layer)(&net->layers[l], batch, start, &D, &dA, scratch);
     const fm_matrix A = FN(rows_of)(&below->A, start, stop);
     const fm_matrix Z = FN(rows_of)(&below->Z, start, stop);
     FN(activation_backward)(below->activation, &dA, &Z, &A, &dA);
@@ -343,12 +343,8 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
   const int bottom = segment ? first : net->first_trained;
   const fm_layer *last = &net->layers[net->n_layers - 1];
   ptrdiff_t count = 0;
-  for (ptrdiff_t row = start; row < stop; row += BLOCK) {
+  for (ptrdiff_t row = start; stage <= n_norms && row < stop; row += BLOCK) {
     const ptrdiff_t row_end = stop - row < BLOCK ? stop : row + BLOCK, n = row_end - row;
-    if (stage > n_norms) {
-      FN(backward_rows)(net, batch, end, bottom, row, row_end);
-      continue;
-    }
     if (stage == 0 && sliced)
       FN(add_slices)(net, row, row_end);
     else if (stage == 0)
@@ -370,7 +366,13 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
     double *losses = batch->losses + row;
     count += FN(output_of_rows)(net, &Z, &A, &Y, scale, losses, &D);
     for (ptrdiff_t r = 0; r < n; r++) losses[r] *= weights[r] * net->loss_factor;
-    FN(backward_rows)(net, batch, net->n_layers - 1, bottom, row, row_end);
   }
+  if (stage < n_norms) return count;
+  /* Back in higher blocks: for each of them weights are turned round. */
+  const int top = stage == n_norms ? net->n_layers - 1 : end;
+  const ptrdiff_t rows = stop - start, n_blocks = N_BLOCKS(rows, 4 * BLOCK);
+  for (ptrdiff_t i = 0; i < n_blocks; i++)
+    FN(backward_rows)(net, batch, top, bottom, start + rows * i / n_blocks,
+                      start + rows * (i + 1) / n_blocks, scratch);
   return count;
 }

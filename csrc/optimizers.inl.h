@@ -53,54 +53,99 @@ INLINE vec FN(adam_update)(const update_vectors *u, vec w, vec g, vec *s0, vec *
   return vfma(-u->shrink, w, w) - step / (vsqrt(*s1) + u->epsilon);
 }
 
-#define UPDATE_LOOP(name, n_states)                                                                \
-  for (ptrdiff_t row = 0; row < rows; row++)                                                       \
-    for (ptrdiff_t j = 0; j < n; j += VL) {                                                        \
-      const ptrdiff_t i = row * ld + j, lanes = n - j < VL ? n - j : VL;                           \
-      vec s0 = {0}, s1 = {0};                                                                      \
-      __builtin_prefetch(w + ahead + i, 1);                                                        \
-      if (lanes == VL) {                                                                           \
-        vec w_old = vload(w + i);                                                                  \
-        if (n_states > 0) s0 = vload(s0_data + i);                                                 \
-        if (n_states > 1) s1 = vload(s1_data + i);                                                 \
-        squares = vfma(w_old, w_old, squares);                                                     \
-        vec w_new = FN(name##_update)(&u, w_old, vfma(u.l2, w_old, vload(g + i)), &s0, &s1);       \
-        vstore(w + i, w_new);                                                                      \
-        if (n_states > 0) vstore(s0_data + i, s0);                                                 \
-        if (n_states > 1) vstore(s1_data + i, s1);                                                 \
-      } else {                                                                                     \
-        vec w_old = vloadn(w + i, lanes);                                                          \
-        if (n_states > 0) s0 = vloadn(s0_data + i, lanes);                                         \
-        if (n_states > 1) s1 = vloadn(s1_data + i, lanes);                                         \
-        squares = vfma(w_old, w_old, squares);                                                     \
-        vec w_new =                                                                                \
-            FN(name##_update)(&u, w_old, vfma(u.l2, w_old, vloadn(g + i, lanes)), &s0, &s1);       \
-        vstoren(w + i, w_new, lanes);                                                              \
-        if (n_states > 0) vstoren(s0_data + i, s0, lanes);                                         \
-        if (n_states > 1) vstoren(s1_data + i, s1, lanes);                                         \
-      }                                                                                            \
-    }
+/* A vector of weights, or its first `lanes`; returns what they were. */
+#define DEFINE_LANES(name, n_states)                                                               \
+  INLINE vec FN(name##_lanes)(const update_vectors *u, const int whole, ptrdiff_t lanes,           \
+                              const REAL *g, REAL *w, REAL *s0_data, REAL *s1_data) {              \
+    vec s0 = {0}, s1 = {0}, old = whole ? vload(w) : vloadn(w, lanes);                             \
+    if (n_states > 0) s0 = whole ? vload(s0_data) : vloadn(s0_data, lanes);                        \
+    if (n_states > 1) s1 = whole ? vload(s1_data) : vloadn(s1_data, lanes);                        \
+    const vec gradient = vfma(u->l2, old, whole ? vload(g) : vloadn(g, lanes));                    \
+    const vec new = FN(name##_update)(u, old, gradient, &s0, &s1);                                 \
+    whole ? vstore(w, new) : vstoren(w, new, lanes);                                               \
+    if (n_states > 0) whole ? vstore(s0_data, s0) : vstoren(s0_data, s0, lanes);                   \
+    if (n_states > 1) whole ? vstore(s1_data, s1) : vstoren(s1_data, s1, lanes);                   \
+    return old;                                                                                    \
+  }
+DEFINE_LANES(sgd, 0)
+DEFINE_LANES(momentum, 1)
+DEFINE_LANES(nesterov, 1)
+DEFINE_LANES(rmsprop, 1)
+DEFINE_LANES(adagrad, 1)
+DEFINE_LANES(adam, 2)
 
-/* g (rows, n)  IN;  w, s0, s1 (rows, n)  IN and OUT; rows of all lie ld apart; states that the rule
- * does not have may be NULL. Returns the sum of w^2 before.
- * On the way it asks for the right to write w that lies `ahead` elements behind: other threads have
- * read it. */
-static double FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ld,
-                              ptrdiff_t ahead, const void *gradient, void *parameters, void *state0,
-                              void *state1) {
-  const REAL *restrict g = gradient;
-  REAL *restrict w = parameters, *restrict s0_data = state0, *restrict s1_data = state1;
-  const update_vectors u = {.beta1 = vset1((REAL)update->beta1),
-                            .one_minus_beta1 = vset1((REAL)(1 - update->beta1)),
-                            .beta2 = vset1((REAL)update->beta2),
-                            .one_minus_beta2 = vset1((REAL)(1 - update->beta2)),
-                            .l2 = vset1((REAL)update->l2),
-                            .step_m = vset1((REAL)update->step_m),
-                            .step_g = vset1((REAL)update->step_g),
-                            .epsilon = vset1((REAL)update->epsilon),
-                            .shrink = vset1((REAL)update->shrink)};
-  vec squares = {0};
-  switch (update->rule) {
+/* What is the same for all weights of a step. */
+INLINE update_vectors FN(vectors_of)(const fm_update *update) {
+  return (update_vectors){.beta1 = vset1((REAL)update->beta1),
+                          .one_minus_beta1 = vset1((REAL)(1 - update->beta1)),
+                          .beta2 = vset1((REAL)update->beta2),
+                          .one_minus_beta2 = vset1((REAL)(1 - update->beta2)),
+                          .l2 = vset1((REAL)update->l2),
+                          .step_m = vset1((REAL)update->step_m),
+                          .step_g = vset1((REAL)update->step_g),
+                          .epsilon = vset1((REAL)update->epsilon),
+                          .shrink = vset1((REAL)update->shrink)};
+}
+
+/* Rows of weights with their gradient; states that the rule does not have are NULL. */
+typedef struct {
+  int rule;
+  const update_vectors *vectors;
+  ptrdiff_t rows, n;
+  const REAL *g; /* ldg apart */
+  ptrdiff_t ldg;
+  REAL *w, *s0, *s1; /* ld apart */
+  ptrdiff_t ld;
+  REAL *squares; /* (rows, VL) w^2 before are added here; or NULL */
+} FN(weights_block);
+
+/* Rows [i, i + rows), columns [j, j + n) of a block; without the gradient. */
+INLINE FN(weights_block) FN(part_of)(const FN(weights_block) * block, ptrdiff_t i, ptrdiff_t rows,
+                                     ptrdiff_t j, ptrdiff_t n) {
+  FN(weights_block) part = *block;
+  part.rows = rows, part.n = n, part.g = NULL;
+  part.w += i * block->ld + j;
+  if (part.s0) part.s0 += i * block->ld + j;
+  if (part.s1) part.s1 += i * block->ld + j;
+  if (part.squares) part.squares += i * VL;
+  return part;
+}
+
+/* Adds w^2 to the block's sums, in the order of update_block. */
+INLINE void FN(add_squares)(const FN(weights_block) * block) {
+  for (ptrdiff_t r = 0; r < block->rows; r++) {
+    const REAL *w = block->w + r * block->ld;
+    vec sum = vload(block->squares + r * VL);
+    for (ptrdiff_t j = 0; j < block->n; j += VL) {
+      const vec v = block->n - j < VL ? vloadn(w + j, block->n - j) : vload(w + j);
+      sum = vfma(v, v, sum);
+    }
+    vstore(block->squares + r * VL, sum);
+  }
+}
+
+#define UPDATE_LOOP(name, n_states)                                                                \
+  for (ptrdiff_t r = 0; r < block->rows; r++) {                                                    \
+    const REAL *restrict g = block->g + r * block->ldg;                                            \
+    REAL *restrict w = block->w + r * ld, *restrict s0 = n_states > 0 ? block->s0 + r * ld : NULL; \
+    REAL *restrict s1 = n_states > 1 ? block->s1 + r * ld : NULL;                                  \
+    vec sum = block->squares ? vload(block->squares + r * VL) : (vec){0}, old;                     \
+    ptrdiff_t j = 0;                                                                               \
+    for (; j + VL <= n; j += VL) {                                                                 \
+      old = FN(name##_lanes)(&u, 1, VL, g + j, w + j, s0 ? s0 + j : s0, s1 ? s1 + j : s1);         \
+      sum = vfma(old, old, sum);                                                                   \
+    }                                                                                              \
+    if (j < n) {                                                                                   \
+      old = FN(name##_lanes)(&u, 0, n - j, g + j, w + j, s0 ? s0 + j : s0, s1 ? s1 + j : s1);      \
+      sum = vfma(old, old, sum);                                                                   \
+    }                                                                                              \
+    if (block->squares) vstore(block->squares + r * VL, sum);                                      \
+  }
+
+static void FN(update_block)(const FN(weights_block) * block) {
+  const update_vectors u = *block->vectors;
+  const ptrdiff_t n = block->n, ld = block->ld;
+  switch (block->rule) {
     case FM_SGD: UPDATE_LOOP(sgd, 0); break;
     case FM_MOMENTUM: UPDATE_LOOP(momentum, 1); break;
     case FM_NESTEROV: UPDATE_LOOP(nesterov, 1); break;
@@ -108,13 +153,22 @@ static double FN(update_rows)(const fm_update *update, ptrdiff_t rows, ptrdiff_t
     case FM_ADAGRAD: UPDATE_LOOP(adagrad, 1); break;
     case FM_ADAM: UPDATE_LOOP(adam, 2); break;
   }
-  return (double)vsum(squares);
 }
 
 /* g (n,)  IN;  w, s0, s1 (n,)  IN and OUT */
 static void FN(optimizer_update)(const fm_update *update, ptrdiff_t n, const void *gradient,
                                  void *parameters, void *state0, void *state1) {
-  FN(update_rows)(update, 1, n, n, 0, gradient, parameters, state0, state1);
+  const update_vectors u = FN(vectors_of)(update);
+  const FN(weights_block) all = {.rule = update->rule,
+                                 .vectors = &u,
+                                 .rows = 1,
+                                 .n = n,
+                                 .g = gradient,
+                                 .w = parameters,
+                                 .s0 = state0,
+                                 .s1 = state1};
+  FN(update_block)(&all);
 }
+#undef DEFINE_LANES
 #undef UPDATE_LOOP
 #undef update_vectors

@@ -30,11 +30,15 @@ static double FN(add_penalty)(const fm_layer *layer, double scale, ptrdiff_t row
   return scale * (layer->l1 * (double)vsum(sizes) + layer->l2 / 2 * (double)vsum(squares));
 }
 
-/* Whether the optimizer's own loop adds a layer's L2 penalty: a pass over the strip less. Not where
- * something comes between the penalty and the update. */
+/* Whether nothing comes between a layer's gradient and its update. */
+INLINE int FN(is_direct)(const fm_layer *layer, const fm_update *update) {
+  return update->mode == FM_FUSED && update->clip == INFINITY && !layer->squares &&
+         layer->decay <= 0;
+}
+
+/* Whether the optimizer's own loop adds a layer's L2 penalty: a pass over the strip less. */
 INLINE int FN(penalty_is_joined)(const fm_layer *layer, const fm_update *update) {
-  return layer->penalties && layer->l1 == 0 && layer->decay <= 0 && !layer->squares &&
-         update->mode == FM_FUSED && update->clip == INFINITY && update->l2 == 0;
+  return layer->penalties && layer->l1 == 0 && update->l2 == 0 && FN(is_direct)(layer, update);
 }
 
 /* A layer of few units, an output mostly, fills few lanes of its last vector; so its gradient is
@@ -95,18 +99,19 @@ INLINE size_t FN(samples_size)(const fm_batch *batch) {
   return (size_t)FN(list_ld)(batch->X[0].rows) * sizeof(int32_t);
 }
 
-/* Strips whose gradients are made together. Where zeros are left out in pairs, dZ comes from the L2
- * cache, and of more strips it is used more often while it is near. Two then (MNIST, batch of 64,
- * one thread: an epoch 2.5% shorter); of more, memory is waited for all at once behind the products
- * of many (five, two threads on far CPUs: 9% longer). Where samples come in pieces, so many that
- * their gradients stay near beside a piece: 32 KB of them, 48 rows at most. */
-INLINE ptrdiff_t FN(strips_together)(const fm_net *net, int l, const fm_batch *batch) {
-  const fm_layer *layer = &net->layers[l];
-  const ptrdiff_t row = layer->W.ld * (ptrdiff_t)sizeof(REAL), fit = (32 << 10) / row;
-  if (!FN(skips_in_pairs)(net, l, batch)) return 1;
-  if (batch->X[0].rows <= FN(SAMPLES_PIECE)) return 2;
-  const ptrdiff_t strips = (fit < 48 ? fit : 48) / FM_STRIP_ROWS;
-  return strips > 1 ? strips : 1;
+/* Strips whose gradients are made together where zeros are left out in pairs: dZ comes from the L2
+ * cache then, and of more strips it is used more often while it is near. 48 rows; but two strips
+ * where their gradients are stored and samples are taken at once: memory is waited for behind the
+ * products of many (MNIST in batches of 64: two 0.975 of an epoch of one by one; five, two threads
+ * on far CPUs, 1.09). Of samples in pieces, so many that their gradients, 32 KB, stay near beside a
+ * piece. */
+enum { FN(TOGETHER) = 48 / FM_STRIP_ROWS };
+INLINE ptrdiff_t FN(strips_together)(const fm_net *net, int l, const fm_batch *batch, int stored) {
+  const ptrdiff_t row = net->layers[l].W.ld * (ptrdiff_t)sizeof(REAL);
+  const ptrdiff_t fit = (32 << 10) / row / FM_STRIP_ROWS;
+  if (!FN(skips_in_pairs)(net, l, batch)) return FN(TOGETHER);
+  if (batch->X[0].rows <= FN(SAMPLES_PIECE)) return stored ? 2 : FN(TOGETHER);
+  return fit < 1 ? 1 : fit < FN(TOGETHER) ? fit : FN(TOGETHER);
 }
 
 /* A thread's memory; turned: bits of the layer's inputs, NULL where none are left out in pairs;
@@ -119,17 +124,21 @@ typedef struct {
 
 /* Bytes of scratch that a thread needs. */
 static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
-  ptrdiff_t largest = 0;
+  ptrdiff_t largest = 0, panels = 0;
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
-    const ptrdiff_t strips = FN(strips_together)(net, l, batch);
+    const ptrdiff_t strips =
+        FN(skips_in_pairs)(net, l, batch) ? FN(strips_together)(net, l, batch, 1) : 1;
     const ptrdiff_t size = strips * FN(strip_rows)(layer) * layer->W.ld;
+    const ptrdiff_t panel = l > net->first_trained ? FN(panel_size)(&layer->W) : 0;
     if (size > largest) largest = size;
+    if (panel > panels) panels = panel;
   }
   const size_t list = (size_t)FN(list_ld)(FN(widest)(net, batch->X[0].cols)) * sizeof(int32_t);
   const size_t updates =
       FN(turned_size)(net, batch) + FN(samples_size)(batch) + (size_t)largest * sizeof(REAL);
-  return list > updates ? list : updates;
+  const size_t rows = list > (size_t)panels * sizeof(REAL) ? list : (size_t)panels * sizeof(REAL);
+  return rows > updates ? rows : updates;
 }
 
 /* Whether zeros of layer l's inputs may be many enough for pairs. Of those of a hidden layer, which
@@ -242,8 +251,6 @@ static void FN(constrain_weights)(const fm_net *net, int part, int n_parts) {
         if (!(norms[c] > (REAL)layer->max_norm)) continue;
         const REAL factor = (REAL)layer->max_norm / norms[c];
         for (ptrdiff_t i = 0; i < layer->W.rows; i++) w[i * layer->W.ld + c] *= factor;
-        REAL *row = layer->WT.data ? (REAL *)layer->WT.data + (j + c) * layer->WT.ld : NULL;
-        for (ptrdiff_t i = 0; row && i < layer->W.rows; i++) row[i] *= factor;
       }
     }
   }
@@ -314,12 +321,68 @@ INLINE void FN(narrow_product)(ptrdiff_t rows, ptrdiff_t k, const REAL *x, ptrdi
   FN(transpose)(&transposed, &strip);
 }
 
+/* Strips [first, end) of a layer; layer NULL: none. */
+typedef struct {
+  const fm_layer *layer;
+  ptrdiff_t first, end;
+} FN(layer_part);
+
+/* What a part will update of the next dense layer, and has to get the right to write: other threads
+ * have read it. A line takes 8 ns, where the CPUs are far from each other, and no time in the shade
+ * of this layer's products (MNIST, two threads on far CPUs: 0.96 of an epoch; on near ones, where
+ * it takes 2 ns, 1.00). */
+INLINE FN(layer_part)
+    FN(next_part)(const fm_net *net, int l, const fm_update *update, int part, int n_parts) {
+  FN(layer_part) next = {NULL, 0, 0};
+  do l++;
+  while (l < net->n_layers && net->layers[l].kind != FM_DENSE);
+  if (n_parts == 1 || l >= net->n_layers || update->mode == FM_GRADIENT) return next;
+  if (FN(is_far)(&net->layers[l])) return next;
+  next.layer = &net->layers[l];
+  next.first = FN(first_strip)(next.layer, 0, part, n_parts);
+  next.end = FN(first_strip)(next.layer, 0, part + 1, n_parts);
+  return next;
+}
+
+/* Asks for shares [first, end) of `all` of it. */
+INLINE void FN(ask_to_write)(const FN(layer_part) * next, ptrdiff_t first, ptrdiff_t end,
+                             ptrdiff_t all) {
+  if (!next->layer) return;
+  const fm_matrix *W = &next->layer->W;
+  const ptrdiff_t height = FN(strip_rows)(next->layer), i = next->first * height;
+  const ptrdiff_t stop = next->end * height, m = (stop < W->rows ? stop : W->rows) - i;
+  const FN(prefetch) weights = {{W->data}, 1, W->ld};
+  const ptrdiff_t from = m * first / all, to = m * end / all;
+  FN(ask)(&weights, (i + from) * W->ld, to - from, W->cols);
+}
+
+/* What all strips of a layer's weights have in common in a step. */
+typedef struct {
+  const fm_net *net;
+  int l;
+  const fm_batch *batch;
+  const fm_update *update;
+  const FN(update_vectors) * vectors;
+  int in_passing, joined;        /* see IN_PASSING, penalty_is_joined */
+  const FN(prefetch) * prefetch; /* weights and moments, to be asked for; or NULL */
+  const FN(update_memory) * memory;
+  FN(layer_part) next;
+} FN(layer_update);
+
+/* The bits of the inputs that row i of the weights belongs to, turned round. */
+INLINE const uint8_t *FN(turned_bits)(const FN(layer_update) * task, ptrdiff_t i) {
+  return task->memory->turned + i * FN(bits_ld)(task->batch->X[0].rows);
+}
+
 /* The gradient of columns [j, j + n) of rows [i, i + rows) of a layer's weights: a strip, or strips
- * together. g (rows, n)  OUT, rows ld apart */
-NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *batch, ptrdiff_t i,
+ * together in pairs of rows.
+ * weights: NULL, or updated with it;  g (rows, n)  OUT, rows ld apart; not used with weights */
+NOINLINE void FN(weights_gradient)(const FN(layer_update) * task, int pairs, ptrdiff_t i,
                                    ptrdiff_t rows, ptrdiff_t j, ptrdiff_t n,
-                                   const FN(prefetch) * prefetch, const FN(update_memory) * memory,
-                                   REAL *g) {
+                                   const FN(weights_block) * weights, REAL *g) {
+  const fm_net *net = task->net;
+  const fm_batch *batch = task->batch;
+  const int l = task->l;
   const fm_layer *layer = &net->layers[l];
   const ptrdiff_t ld = layer->W.ld;
   const int slice = l == 0 && FN(is_sliced)(batch) && i >= batch->X[0].cols;
@@ -338,27 +401,22 @@ NOINLINE void FN(weights_gradient)(const fm_net *net, int l, const fm_batch *bat
          .ldw = layer->D.ld,
          .z = g,
          .ldz = ld,
-         .prefetch = prefetch,
+         .prefetch = task->prefetch,
          .place = i * ld + j};
+  if (pairs) {
+    if (!FN(is_far)(layer)) job.prefetch = NULL;
+    FN(pairs_product)(1, rows, n, FN(turned_bits)(task, i), FN(bits_ld)(batch->X[0].rows), &job,
+                      weights);
+    return;
+  }
   const fm_bits bits = FN(input_bits)(net, l, batch, slice);
-  if (memory->turned) {
-    const ptrdiff_t ld_turned = FN(bits_ld)(batch->X[0].rows);
-    const uint8_t *turned = memory->turned + i * ld_turned;
-    if (FN(pairs_are_worth_it)(rows, batch->n, turned, ld_turned)) {
-      FN(pairs_product)(1, rows, n, turned, ld_turned, &job);
-      return;
-    }
-  } else if (bits.data && !FN(in_pairs)(layer->W.cols)) {
+  if (bits.data && !FN(in_pairs)(layer->W.cols)) {
     const ptrdiff_t listed =
-        FN(list_samples)(batch->n, column, rows, bits.data, bits.ld, memory->samples);
+        FN(list_samples)(batch->n, column, rows, bits.data, bits.ld, task->memory->samples);
     if (FN(worth_skipping)(listed, batch->n, FN(MOST_IN_TILES)))
-      job.k = listed, job.list = memory->samples;
+      job.k = listed, job.list = task->memory->samples;
   }
-  for (ptrdiff_t r = 0; r < rows; r += FM_STRIP_ROWS) {
-    job.x = x + r, job.w = (const REAL *)layer->D.data + j;
-    job.z = g + r * ld, job.place = (i + r) * ld + j;
-    FN(strip_product)(rows - r < FM_STRIP_ROWS ? rows - r : FM_STRIP_ROWS, n, &job);
-  }
+  FN(strip_product)(rows, n, &job);
 }
 
 /* Penalties and limits of a strip's gradient, columns [j, j + n).
@@ -390,91 +448,72 @@ static void FN(update_bias)(const fm_layer *layer, const fm_batch *batch, const 
                     layer->squares ? layer->squares + layer->W.rows : NULL);
 }
 
-/* Strips [first, end) of a layer. */
-typedef struct {
-  const fm_layer *layer;
-  ptrdiff_t first, end;
-} FN(layer_part);
-
-/* What a part will update of the next dense layer, and has to get the right to write: other threads
- * have read it. A line takes 8 ns, where the CPUs are far from each other, and no time in the shade
- * of this layer's products (two threads: MNIST 0.93 of an epoch, 28-300-300-300-300-300-1 0.97; on
- * near CPUs, where it takes 2 ns, 1.00). layer: NULL where there is nothing to ask for. */
-INLINE FN(layer_part)
-    FN(next_part)(const fm_net *net, int l, const fm_update *update, int part, int n_parts) {
-  FN(layer_part) next = {NULL, 0, 0};
-  do l++;
-  while (l < net->n_layers && net->layers[l].kind != FM_DENSE);
-  if (n_parts == 1 || l >= net->n_layers || update->mode == FM_GRADIENT) return next;
-  if (FN(is_far)(&net->layers[l])) return next;
-  next.layer = &net->layers[l];
-  next.first = FN(first_strip)(next.layer, 0, part, n_parts);
-  next.end = FN(first_strip)(next.layer, 0, part + 1, n_parts);
-  return next;
-}
-
-/* Asks for the right to write share `share` of `n_shares` of them, and of their transposed copy. */
-INLINE void FN(ask_to_write)(const FN(layer_part) * next, ptrdiff_t share, ptrdiff_t n_shares) {
-  enum { LINE = 64 / sizeof(REAL) };
-  const fm_layer *layer = next->layer;
-  const ptrdiff_t height = FN(strip_rows)(layer), k = layer->W.rows, n = layer->W.cols;
-  const ptrdiff_t i = next->first * height, stop = next->end * height,
-                  m = (stop < k ? stop : k) - i;
-  for (ptrdiff_t r = m * share / n_shares; r < m * (share + 1) / n_shares; r++)
-    for (ptrdiff_t c = 0; c < n; c += LINE)
-      __builtin_prefetch((REAL *)layer->W.data + (i + r) * layer->W.ld + c, 1);
-  for (ptrdiff_t c = n * share / n_shares; layer->WT.data && c < n * (share + 1) / n_shares; c++)
-    for (ptrdiff_t r = 0; r < m; r += LINE)
-      __builtin_prefetch((REAL *)layer->WT.data + c * layer->WT.ld + i + r, 1);
-}
-
-/* Strips [first, end) of columns [j, j + n) of a layer's weights.
- * next: of which on the way shares are asked for;
- * joined: whether the update has the layer's penalty;
- * shared: whether other threads have read these weights;  prefetch: NULL, or weights and moments */
-INLINE void FN(update_strips)(const fm_net *net, int l, const fm_batch *batch,
-                              const fm_update *update, ptrdiff_t first, ptrdiff_t end, ptrdiff_t j,
-                              ptrdiff_t n, int joined, int shared, const FN(layer_part) * next,
-                              const FN(prefetch) * prefetch, const FN(update_memory) * memory) {
-  const fm_layer *layer = &net->layers[l];
-  const ptrdiff_t k = layer->W.rows, ld = layer->W.ld, strip_rows = FN(strip_rows)(layer);
-  REAL *s0 = layer->W_moments[0], *s1 = layer->W_moments[1];
-  const ptrdiff_t together = FN(strips_together)(net, l, batch);
-  ptrdiff_t copied = first * strip_rows, made = first;
-  REAL *g = memory->gradient;
-  for (ptrdiff_t strip = first; strip < end; strip++) {
-    const ptrdiff_t i = strip * strip_rows, rows = k - i < strip_rows ? k - i : strip_rows;
-    const ptrdiff_t at = i * ld + j;
-    REAL *w = (REAL *)layer->W.data + at;
-    if (next->layer && j == 0) FN(ask_to_write)(next, strip - first, end - first);
-    g = strip == made ? memory->gradient : g + strip_rows * ld;
-    if (layer->G.data) g = (REAL *)layer->G.data + at;
-    if (update->mode != FM_APPLY) {
-      if (strip == made) {
-        made = strip + together < end ? strip + together : end;
-        const ptrdiff_t stop = made * strip_rows < k ? made * strip_rows : k;
-        FN(weights_gradient)(net, l, batch, i, stop - i, j, n, prefetch, memory, g);
+/* Columns [j, j + n) of strips [first, end) of a layer's weights, at most FN(TOGETHER). pairs:
+ * their gradients are made together in pairs of rows */
+static void FN(update_strips)(const FN(layer_update) * task, int pairs, ptrdiff_t first,
+                              ptrdiff_t end, ptrdiff_t j, ptrdiff_t n) {
+  const fm_layer *layer = &task->net->layers[task->l];
+  const fm_update *update = task->update;
+  const ptrdiff_t height = FN(strip_rows)(layer), ld = layer->W.ld, i = first * height;
+  const ptrdiff_t rows = (end * height < layer->W.rows ? end * height : layer->W.rows) - i;
+  const int makes = update->mode != FM_APPLY;
+  REAL squares[FN(TOGETHER) * FN(NARROW_ROWS) * VL]; /* not touched without a penalty */
+  FN(weights_block)
+  block = {.rule = update->rule,
+           .vectors = task->vectors,
+           .rows = rows,
+           .n = n,
+           .ldg = ld,
+           .w = (REAL *)layer->W.data + i * ld + j,
+           .ld = ld};
+  if (layer->W_moments[0]) block.s0 = (REAL *)layer->W_moments[0] + i * ld + j;
+  if (layer->W_moments[1]) block.s1 = (REAL *)layer->W_moments[1] + i * ld + j;
+  if (task->joined) {
+    block.squares = squares;
+    memset(squares, 0, (size_t)(rows * VL) * sizeof(REAL));
+  }
+  REAL *g = layer->G.data ? (REAL *)layer->G.data + i * ld + j : task->memory->gradient;
+  if (pairs && task->in_passing) {
+    FN(weights_gradient)(task, pairs, i, rows, j, n, &block, NULL);
+  } else {
+    const int advances = pairs || layer->G.data;
+    if (makes && pairs) FN(weights_gradient)(task, pairs, i, rows, j, n, NULL, g);
+    for (ptrdiff_t strip = first, r = 0; strip < end; strip++, r += height) {
+      const ptrdiff_t m = rows - r < height ? rows - r : height;
+      if (makes && !pairs) FN(weights_gradient)(task, pairs, i + r, m, j, n, NULL, g);
+      FN(weights_block) part = FN(part_of)(&block, r, m, 0, n);
+      if (makes)
+        FN(restrain_gradient)(layer, task->batch, update->clip, task->joined, strip, m, j, n, g);
+      if (update->mode != FM_GRADIENT) {
+        if (update->factor < 1) FN(scale_rows)(update->factor, m, n, ld, g);
+        if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, m, n, ld, part.w);
+        part.g = g;
+        FN(update_block)(&part);
       }
-      FN(restrain_gradient)(layer, batch, update->clip, joined, strip, rows, j, n, g);
+      if (advances) g += height * ld;
     }
-    if (update->mode == FM_GRADIENT) continue;
-    if (update->factor < 1) FN(scale_rows)(update->factor, rows, n, ld, g);
-    if (layer->decay > 0) FN(scale_rows)(1 - update->lr * layer->decay, rows, n, ld, w);
-    const ptrdiff_t ahead = shared && strip + 1 < end ? rows * ld : 0; /* the next strip */
-    const double squares =
-        FN(update_rows)(update, rows, n, ld, ahead, g, w, s0 ? s0 + at : NULL, s1 ? s1 + at : NULL);
-    if (joined)
-      layer->penalties[strip] =
-          (j ? layer->penalties[strip] : 0) + batch->penalty_scale * (layer->l2 / 2 * squares);
-    /* Whole vectors of rows of the copy, as soon as they are there. */
-    const ptrdiff_t ready = strip + 1 < end ? (i + rows) / VL * VL : i + rows;
-    if (layer->WT.data && ready > copied) {
-      const ptrdiff_t ld_copy = layer->WT.ld, count = ready - copied;
-      const fm_matrix changed = {(REAL *)layer->W.data + copied * ld + j, count, n, ld};
-      fm_matrix copy = {(REAL *)layer->WT.data + j * ld_copy + copied, n, count, ld_copy};
-      FN(transpose)(&changed, &copy);
-      copied = ready;
-    }
+  }
+  for (ptrdiff_t strip = first, r = 0; task->joined && strip < end; strip++) {
+    vec sum = {0};
+    for (const ptrdiff_t stop = r + height < rows ? r + height : rows; r < stop; r++)
+      sum += vload(squares + r * VL);
+    layer->penalties[strip] = (j ? layer->penalties[strip] : 0) +
+                              task->batch->penalty_scale * (layer->l2 / 2 * (double)vsum(sum));
+  }
+}
+
+/* The same of any number of strips; `together`: see strips_together */
+INLINE void FN(update_part)(const FN(layer_update) * task, ptrdiff_t first, ptrdiff_t end,
+                            ptrdiff_t together, ptrdiff_t j, ptrdiff_t n) {
+  const ptrdiff_t k = task->net->layers[task->l].W.rows, samples = task->batch->X[0].rows;
+  for (ptrdiff_t strip = first, stop; strip < end; strip = stop) {
+    stop = strip + together < end ? strip + together : end;
+    const ptrdiff_t i = strip * FM_STRIP_ROWS, last = stop * FM_STRIP_ROWS;
+    const int pairs = task->memory->turned &&
+                      FN(pairs_are_worth_it)((last < k ? last : k) - i, task->batch->n,
+                                             FN(turned_bits)(task, i), FN(bits_ld)(samples));
+    if (j == 0) FN(ask_to_write)(&task->next, strip - first, stop - first, end - first);
+    FN(update_strips)(task, pairs, strip, stop, j, n);
   }
 }
 
@@ -496,27 +535,38 @@ static void FN(update_weights)(const fm_net *net, const fm_batch *batch, const f
     fm_update weights_update = *update;
     if (layer->decay >= 0) weights_update.l2 = weights_update.shrink = 0;
     const int joined = FN(penalty_is_joined)(layer, &weights_update);
+    const int in_passing = FN(IN_PASSING) && FN(is_direct)(layer, update) &&
+                           (joined || !layer->penalties) && batch->n <= FN(SAMPLES_PIECE);
     if (joined) weights_update.l2 = batch->penalty_scale * layer->l2;
+    const FN(update_vectors) vectors = FN(vectors_of)(&weights_update);
+    const FN(prefetch) prefetch = FN(parameters_of)(layer);
+    const FN(layer_update) task = {.net = net,
+                                   .l = l,
+                                   .batch = batch,
+                                   .update = &weights_update,
+                                   .vectors = &vectors,
+                                   .in_passing = in_passing,
+                                   .joined = joined,
+                                   .prefetch = update->mode == FM_FUSED ? &prefetch : NULL,
+                                   .memory = &memory,
+                                   .next = FN(next_part)(net, l, update, part, n_parts)};
     const ptrdiff_t first_slice = l == 0 && FN(is_sliced)(batch) ? batch->X[0].cols : 0;
     const ptrdiff_t first = FN(first_strip)(layer, first_slice, part, n_parts);
     const ptrdiff_t end = FN(first_strip)(layer, first_slice, part + 1, n_parts);
-    const int shared = n_parts > (first_slice ? 2 : 1), far = FN(is_far)(layer);
-    const FN(prefetch) prefetch = FN(parameters_of)(layer);
-    const ptrdiff_t n = layer->W.cols, width = far ? FN(far_columns)(batch->n) : n;
+    const ptrdiff_t n = layer->W.cols;
+    const ptrdiff_t width = FN(is_far)(layer) ? FN(far_columns)(batch->n) : n;
     memory.turned = NULL;
     if (update->mode != FM_APPLY && FN(skips_in_pairs)(net, l, batch) &&
         FN(may_have_zeros)(net, l, batch)) {
       memory.turned = scratch;
       FN(turn_inputs)(net, l, batch, first * FM_STRIP_ROWS, end * FM_STRIP_ROWS, memory.turned);
     }
-    const FN(layer_part) next = FN(next_part)(net, l, update, part, n_parts);
     const ptrdiff_t cut = first_slice / FM_STRIP_ROWS; /* strips together are of one slice */
+    const ptrdiff_t together = FN(strips_together)(net, l, batch, !in_passing);
     for (ptrdiff_t from = first, to; from < end; from = to) {
       to = from < cut && cut < end ? cut : end;
       for (ptrdiff_t j = 0; j < n; j += width)
-        FN(update_strips)(net, l, batch, &weights_update, from, to, j,
-                          n - j < width ? n - j : width, joined, shared, &next,
-                          far && update->mode == FM_FUSED ? &prefetch : NULL, &memory);
+        FN(update_part)(&task, from, to, together, j, n - j < width ? n - j : width);
     }
     if (part == n_parts - 1 - l % n_parts)
       FN(update_bias)(layer, batch, &bias_update, memory.gradient);

@@ -16,6 +16,8 @@ csrc/minibatch.inl.h says why the bits do not depend on the number of threads.
 
 import numpy as np
 
+from fastmlp.arena import aligned_empty
+
 from cython.parallel cimport parallel
 from libc.math cimport INFINITY, isfinite, sqrt
 from libc.stdint cimport uint8_t, uint64_t
@@ -347,8 +349,9 @@ cdef class MinibatchTrainer:
         run.scalars = &scalars[0, 0]
         # Whole cache lines and one more keep two threads' scratch apart.
         run.scratch_size = self.bound.kernels.scratch_size(run.net, &run.batch) // 64 * 64 + 128
-        scratch = np.zeros(n_threads * run.scratch_size, dtype=np.uint8)
-        cdef char[::1] scratch_view = scratch.view(np.int8)
+        scratch = aligned_empty(n_threads * run.scratch_size, np.dtype(np.int8))
+        scratch[:] = 0
+        cdef char[::1] scratch_view = scratch
         run.scratch = &scratch_view[0]
         correct = np.zeros((n_threads, run.n_epochs), dtype=np.intp)
         cdef Py_ssize_t[:, ::1] correct_view = correct
@@ -373,7 +376,6 @@ cdef class MinibatchTrainer:
         run.divide_penalty = self.options.divide_penalty
         run.stop = False
         with nogil:
-            self.bound.copy_transposed()
             if n_threads == 1:
                 run_epochs(&run, 0, 1, watch)
             else:

@@ -10,7 +10,7 @@ cdef class BoundNet:
     cdef const fm_kernels *kernels
     cdef readonly int dtype
     cdef readonly Py_ssize_t n_rows, n_inputs
-    cdef bint penalised, constrained, whole_vectors
+    cdef bint penalised, constrained, one_by_one
     cdef list keep
 
     cdef int prepare_training(self, int i, dict spec, bint squares) except -1

@@ -65,20 +65,21 @@ cdef class BoundNet:
         Rows of the working memory: the batch size; 0 for none (a predictor brings its own).
     squares : bool
         Whether the gradient's norm is wanted.
-    whole_vectors : bool
-        Whether kernels write the working memory in whole vectors. If not, a single column has no
-        gaps: what is done with its elements is done with vectors of rows.
+    one_by_one : bool
+        Whether samples are taken one by one. Kernels then keep transposed copies of the weights and
+        write the working memory in whole vectors. If not, a single column has no gaps: what is done
+        with its elements is done with vectors of rows.
     """
 
     def __cinit__(
         self, list layers, Py_ssize_t n_inputs, dtype, tuple loss, Py_ssize_t n_rows,
-        bint squares, bint whole_vectors
+        bint squares, bint one_by_one
     ):
         cdef fm_layer *layer
         self.dtype = FM_FLOAT32 if dtype == np.float32 else FM_FLOAT64
         self.kernels = table(self.dtype)
         self.n_rows, self.n_inputs = n_rows, n_inputs
-        self.whole_vectors = whole_vectors
+        self.one_by_one = one_by_one
         self.keep = [layers]
         self.net.layers = <fm_layer *>calloc(len(layers), sizeof(fm_layer))
         if self.net.layers == NULL:
@@ -125,7 +126,7 @@ cdef class BoundNet:
         if squares:
             layer.squares = self.doubles(rows + 1)
         if layer.kind == FM_DENSE:
-            if i > self.net.first_trained:
+            if i > self.net.first_trained and self.one_by_one:
                 layer.WT = self.own(width, rows, dtype)
         else:
             layer.H = self.own(self.n_rows, width, dtype)
@@ -143,7 +144,7 @@ cdef class BoundNet:
         return 0
 
     cdef fm_matrix own(self, Py_ssize_t rows, Py_ssize_t cols, object dtype) except *:
-        close = cols == 1 and rows > 1 and not self.whole_vectors
+        close = cols == 1 and rows > 1 and not self.one_by_one
         ld = 1 if close else leading_dimension(cols, dtype.itemsize)
         matrix = new_matrix(rows, cols, ld, dtype)
         self.keep.append(matrix)

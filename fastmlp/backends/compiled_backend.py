@@ -265,7 +265,7 @@ def _bind(
     moments: Sequence[Arena] = (),
     gradients: Sequence[Arena] = (),
     squares: bool = False,
-    whole_vectors: bool = False,
+    one_by_one: bool = False,
 ) -> net.BoundNet:
     layers = []
     groups = zip(architecture.layers, parameters.pairs(), parameters.groups(), strict=True)
@@ -297,7 +297,7 @@ def _bind(
     loss, activation = architecture.loss, architecture.layers[-1].activation
     option = loss.option_row(architecture.n_outputs).astype(architecture.dtype)
     codes = loss.code, loss.fuses(activation), option, loss.value_factor, loss.factor
-    options = n_rows, squares, whole_vectors
+    options = n_rows, squares, one_by_one
     return net.BoundNet(layers, architecture.n_inputs, architecture.dtype, codes, *options)
 
 

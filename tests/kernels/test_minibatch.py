@@ -159,11 +159,11 @@ def test_every_optimizer(isa, dtype, optimizer):
     check_against_specification(network, optimizer, data, [np.arange(33)[::-1].copy()] * 3)
 
 
-@pytest.mark.parametrize("n", [63, 64, 65, 129])
+@pytest.mark.parametrize("n", [63, 64, 65, 129, 256, 257])
 def test_batches_around_a_block_of_rows(isa, dtype, n):
     network = make_network([9, 12, 5], ["relu", "softmax"], "cross_entropy", dtype)
-    data = make_data(network[0], 150, n, labels=True, weighted=True)
-    check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(150)] * 2)
+    data = make_data(network[0], 300, n, labels=True, weighted=True)
+    check_against_specification(network, Adam(epsilon=0.1), data, [np.arange(300)] * 2)
 
 
 def core_epochs(
@@ -246,11 +246,11 @@ def check_bits(network, data, zeros, options):
     assert dense_epochs(network, data, 2, options=options) == one
 
 
-def dense_epochs(network, data, n_threads, options=PLAIN):
+def dense_epochs(network, data, n_threads, options=PLAIN, optimizer=None):
     """Those of the core that leaves out no zeros, of inputs or of layers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled_backend, "all_finite", lambda parameters: False)
-        return core_epochs(network, Adam(), data, n_threads, options=options)
+        return core_epochs(network, optimizer or Adam(), data, n_threads, options=options)
 
 
 @pytest.mark.parametrize(("zeros", "pixels"), [(0.0, False), (0.8, False), (0.8, True)])
@@ -341,6 +341,36 @@ def test_bits_do_not_depend_on_skipping_zeros(
         patch.setattr(compiled_backend, "_many_zeros", lambda X: True)
         for n_threads in (1, 2):
             assert core_epochs(network, Adam(), data, n_threads) == dense
+
+
+@given(
+    optimizer=st.sampled_from(list(OPTIMIZERS.values())),
+    n_inputs=st.integers(2, 120),
+    n_units=st.integers(9, 300),
+    batch_size=st.integers(2, 72),
+    l2=st.sampled_from([0.0, 0.01]),
+    seed=seeds,
+)
+@settings(max_examples=40)
+def test_updates_in_the_shade_of_products(
+    isa, dtype, optimizer, n_inputs, n_units, batch_size, l2, seed
+):
+    """Of two rows of weights during the products of the next two: last rows that are single, last
+    vectors that are not full, panels of every width, lists shorter and longer than a panel.
+    """
+    layers = [Dense(n_units, "tanh", l2=l2), Dense(3, "softmax")]
+    network = network_of(n_inputs, layers, "cross_entropy", dtype, seed)
+    data = make_data(network[0], batch_size + 9, batch_size, seed, labels=True, zeros=0.85)
+    dense = dense_epochs(network, data, 1, optimizer=optimizer)
+    for n_threads in (1, 2, 3):
+        assert core_epochs(network, optimizer, data, n_threads) == dense
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_optimizer_where_zeros_are_left_out(isa, dtype, optimizer):
+    network = make_network([31, 137, 3], ["tanh", "softmax"], "cross_entropy", dtype)
+    data = make_data(network[0], 65, 33, labels=True, zeros=0.85)
+    check_against_specification(network, optimizer, data, [np.arange(65)] * 3)
 
 
 def sparse_layers(kind, n_units, next_units):
