@@ -472,23 +472,31 @@ static void FN(affine_backward_weights)(const fm_matrix *X, const fm_matrix *dZ,
   }
 }
 
+/* nv vectors of columns of db from column j on, the last one of `tail` lanes. */
+INLINE void FN(bias_columns)(const int nv, const fm_matrix *dZ, ptrdiff_t j, ptrdiff_t tail,
+                             REAL *db) {
+  vec sum[4] = {{0}};
+  for (ptrdiff_t r = 0; r < dZ->rows; r++) {
+    const REAL *d = (const REAL *)dZ->data + r * dZ->ld + j;
+#pragma GCC unroll 4
+    for (int c = 0; c < nv; c++)
+      sum[c] += c < nv - 1 ? vload(d + c * VL) : vloadn(d + c * VL, tail);
+  }
+  for (int c = 0; c < nv; c++) vstoren(db + j + c * VL, sum[c], c < nv - 1 ? VL : tail);
+}
+
 /* db = sum over rows of dZ, four vectors at a time: one alone waits for each addition.
  * dZ (m, n)  IN;  db (n,)  OUT */
 static void FN(affine_backward_bias)(const fm_matrix *dZ, void *db) {
-  const REAL *d = dZ->data;
-  REAL *out = db;
-  ptrdiff_t j = 0;
-  for (; j + 4 * VL <= dZ->cols; j += 4 * VL) {
-    vec sum[4] = {{0}};
-    for (ptrdiff_t r = 0; r < dZ->rows; r++)
-      for (int c = 0; c < 4; c++) sum[c] += vload(d + r * dZ->ld + j + c * VL);
-    for (int c = 0; c < 4; c++) vstore(out + j + c * VL, sum[c]);
-  }
-  for (; j < dZ->cols; j += VL) {
-    ptrdiff_t lanes = dZ->cols - j < VL ? dZ->cols - j : VL;
-    vec sum = {0};
-    for (ptrdiff_t r = 0; r < dZ->rows; r++) sum += vloadn(d + r * dZ->ld + j, lanes);
-    vstoren(out + j, sum, lanes);
+  for (ptrdiff_t j = 0; j < dZ->cols; j += 4 * VL) {
+    const ptrdiff_t left = dZ->cols - j, nv = left < 4 * VL ? N_BLOCKS(left, VL) : 4;
+    const ptrdiff_t tail = FN(tail_of)(left, nv);
+    switch (nv) {
+      case 1: FN(bias_columns)(1, dZ, j, tail, db); break;
+      case 2: FN(bias_columns)(2, dZ, j, tail, db); break;
+      case 3: FN(bias_columns)(3, dZ, j, tail, db); break;
+      default: FN(bias_columns)(4, dZ, j, tail, db);
+    }
   }
 }
 

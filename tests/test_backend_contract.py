@@ -208,3 +208,30 @@ def test_predictor(backend, dtype, make_network, make_data, pad, want_Z):
 
 def test_at_least_one_thread(backend):
     assert get_backend(backend).thread_limit() >= 1
+
+
+@given(n=st.integers(1, 300), seed=st.integers(0, 2**32 - 1))
+def test_a_shuffle_has_the_draws_of_random_state(backend, n, seed):
+    expected, drawn = np.random.RandomState(seed), np.random.RandomState(seed)
+    order, shuffled = np.arange(n), np.arange(n, dtype=np.intp)
+    for _ in range(3):
+        expected.shuffle(order)
+        get_backend(backend).shuffle(drawn, shuffled)
+    np.testing.assert_array_equal(shuffled, order)
+    assert drawn.randint(1 << 31) == expected.randint(1 << 31)
+
+
+@pytest.mark.parametrize("generator", [np.random.MT19937, np.random.PCG64, np.random.SFC64])
+def test_a_shuffle_of_every_bit_generator(backend, generator):
+    expected, drawn = (np.random.RandomState(generator(5)) for _ in range(2))
+    order, shuffled = np.arange(1000), np.arange(1000, dtype=np.intp)
+    expected.shuffle(order)
+    get_backend(backend).shuffle(drawn, shuffled)
+    np.testing.assert_array_equal(shuffled, order)
+    assert drawn.randint(1 << 31) == expected.randint(1 << 31)
+
+
+def test_an_order_of_nothing_is_refused():
+    orders = pytest.importorskip("fastmlp._core.orders")
+    with pytest.raises(ValueError, match=r"order: expected 1 to 2\^32 - 1 numbers"):
+        orders.shuffle(np.random.MT19937(), np.zeros(0, np.intp))

@@ -283,5 +283,8 @@ class Backend(Protocol):
     def predictor(self, architecture: Architecture, parameters: Arena) -> Predictor:
         """The forward pass with the parameters as they are at each call."""
 
+    def shuffle(self, random_state: np.random.RandomState, order: Array) -> None:
+        """Shuffle `order` (n,) intp in place, n >= 1, with the draws of `random_state.shuffle`."""
+
     def thread_limit(self) -> int:
         """Threads that a call made now may use."""

@@ -22,6 +22,7 @@ from fastmlp._core import (  # type: ignore[attr-defined]
     minibatch,
     net,
     optimizers,
+    orders,
     per_sample,
 )
 from fastmlp.activations import Activation
@@ -137,6 +138,9 @@ class CompiledBackend:
 
     def predictor(self, architecture: Architecture, parameters: Arena) -> CompiledPredictor:
         return CompiledPredictor(self, architecture, parameters)
+
+    def shuffle(self, random_state: np.random.RandomState, order: Array) -> None:
+        orders.shuffle(random_state._bit_generator, order)
 
     def thread_limit(self) -> int:
         return config.thread_limit(cpu.openmp_limit()) if cpu.have_openmp() else 1

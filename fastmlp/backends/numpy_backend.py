@@ -118,6 +118,9 @@ class NumpyBackend:
     def predictor(self, architecture: Architecture, parameters: Arena) -> NumpyPredictor:
         return NumpyPredictor(self, architecture, parameters)
 
+    def shuffle(self, random_state: np.random.RandomState, order: Array) -> None:
+        random_state.shuffle(order)
+
     def thread_limit(self) -> int:
         """1: the threads of NumPy's matrix product are its own."""
         return 1

@@ -28,7 +28,7 @@ from fastmlp.activations import Activation, get_activation
 from fastmlp.architecture import Architecture
 from fastmlp.arena import all_finite
 from fastmlp.backends import get_backend
-from fastmlp.backends.base import StepOptions
+from fastmlp.backends.base import Backend, StepOptions
 from fastmlp.callbacks import Callback, TimeBudget
 from fastmlp.estimators.lbfgs import minimise
 from fastmlp.estimators.parameters import InvalidParameterError, Rule, check_parameters
@@ -85,13 +85,13 @@ class Orders(RewindableOrder):
     None as `random_state` leaves `rows` as they are.
     """
 
-    def __init__(self, rows: Array, random_state: np.random.RandomState | None):
-        self.rows, self.random_state = rows, random_state
+    def __init__(self, rows: Array, random_state: np.random.RandomState | None, backend: Backend):
+        self.rows, self.random_state, self.backend = rows, random_state, backend
 
     def __call__(self, rng: np.random.Generator, n: int) -> Array:
         if self.random_state is not None:
             self.rows = self.rows.copy()  # an order that was given stays
-            self.random_state.shuffle(self.rows)
+            self.backend.shuffle(self.random_state, self.rows)
         return self.rows
 
     @property
@@ -438,7 +438,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         held_out: ValidationSet | None,
         callbacks: list[Callback],
     ) -> None:
-        rows = np.arange(len(X))
+        rows = np.arange(len(X), dtype=np.intp)
         if self.early_stopping and held_out is None:
             rows, held_out = self._split(X, y, Y, weight)
         batch_size = min(200, len(rows)) if self.batch_size == "auto" else self.batch_size
@@ -462,7 +462,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 optimizer=self._optimizer(),
                 epochs=1 if self._partial else self.max_iter,
                 batch_size=batch_size,
-                shuffle=Orders(rows, self._random_state if self.shuffle else None),
+                shuffle=Orders(
+                    rows, self._random_state if self.shuffle else None, self.network_.backend
+                ),
                 validation_data=None,
                 metrics=(),
                 sample_weight=None,
