@@ -202,7 +202,7 @@ INLINE void FN(update_copy)(FN(weights_block) block) { FN(update_block)(&block);
 
 /* Whether gradients of two rows go to the optimizer at once, and to Adam during the products of the
  * next two: its square root and division take as long as those, on a unit that they leave alone.
- * Not where registers are too few for both (MNIST, one thread: AVX-512 0.96 of an epoch, AVX2
+ * Not where registers are too few for both (MNIST, one thread: AVX-512 0.94 of an epoch, AVX2
  * 1.01). */
 enum { FN(IN_PASSING) = FM_STRIP_VECTORS == 4 };
 

@@ -404,7 +404,7 @@ NOINLINE void FN(weights_gradient)(const FN(layer_update) * task, int pairs, ptr
          .prefetch = task->prefetch,
          .place = i * ld + j};
   if (pairs) {
-    if (!FN(is_far)(layer)) job.prefetch = NULL;
+    if (!FN(is_far)(layer)) job.prefetch = NULL; /* MNIST, one thread: an epoch 4% longer with it */
     FN(pairs_product)(1, rows, n, FN(turned_bits)(task, i), FN(bits_ld)(batch->X[0].rows), &job,
                       weights);
     return;

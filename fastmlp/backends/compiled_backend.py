@@ -44,6 +44,9 @@ KINDS: dict[type[LayerBase], int] = {Dense: 0, Dropout: 1, LayerNorm: 2, BatchNo
 # the other core's cache misses cost some microseconds (benchmarks/README.md has the crossing
 # point).
 MULTIPLY_ADDS_PER_THREAD = 2_000_000
+# A step of fewer multiply-adds may be no faster on several threads (of digits: 4.4 million); the
+# seconds after which the slower of both is tried again.
+SHORT_STEP, TRY_AGAIN = 1 << 24, 0.25
 
 # Threads that wait for each other at every step need a CPU each. Where others keep the CPUs busy
 # (scikit-learn's BLAS goes on spinning for some 20 ms), an epoch of two threads takes up to ten
@@ -59,6 +62,7 @@ class CompiledBackend:
     name = "compiled"
 
     def __init__(self) -> None:
+        self.pace = Pace()
         isa = config.requested_isa()
         if isa is not None:
             cpu.set_isa(isa)
@@ -159,6 +163,39 @@ class CompiledBackend:
         return min(wanted, self.thread_limit()) if wanted > 1 else 1
 
 
+class Pace:
+    """Whether several threads or one are the faster where steps are short: tried out.
+
+    Several gain or lose by how far the CPUs are from each other, which the host of a virtual
+    machine may change from minute to minute: a fit of digits with all defaults takes one thread 80
+    ms, two 50 or 107. The bits are the same. Of one kind of work at a time.
+    """
+
+    def __init__(self) -> None:
+        self.work = (0, 0)  # multiply-adds of a step; as many threads as are wanted for it
+        self.seconds: dict[int, float] = {}  # a sample's, by threads
+        self.tried = 0.0
+
+    def threads(self, multiply_adds: int, wanted: int, now: float) -> int:
+        """How many to take at the time `now`: `wanted` or 1."""
+        if wanted == 1 or multiply_adds >= SHORT_STEP:
+            return wanted
+        if self.work != (multiply_adds, wanted):
+            self.work, self.seconds = (multiply_adds, wanted), {}
+        seconds = self.seconds  # other threads may train as well
+        unknown = [n for n in (wanted, 1) if n not in seconds]
+        faster, slower = sorted((1, wanted), key=lambda n: seconds.get(n, 0.0))
+        if not unknown and now < self.tried + TRY_AGAIN:
+            return faster
+        self.tried = now
+        return unknown[0] if unknown else slower
+
+    def note(self, multiply_adds: int, n_threads: int, seconds: Array) -> None:
+        """The seconds a sample took in some epochs; 0 in those that an end has left out."""
+        if multiply_adds == self.work[0] and seconds.all():
+            self.seconds[n_threads] = float(seconds.min())
+
+
 class CompiledTrainer:
     """Plain SGD with batches of one goes sample by sample, everything else batch by batch."""
 
@@ -230,12 +267,16 @@ class CompiledTrainer:
             step = self.state.step + 1
             scalars = self.state.optimizer.scalars(rates, np.arange(step, step + len(rates)))
             began, worked = perf_counter(), thread_time()
-            n_threads = 1 if began < self.alone_until else self.backend._threads(self.work)
+            n_threads = 1
+            if began >= self.alone_until:
+                wanted = self.backend._threads(self.work)
+                n_threads = self.backend.pace.threads(self.work, wanted, began)
             self.n_threads = self.core.epochs(
                 *(order, scalars, n_threads, results.sums, results.losses),
                 *(rates if self.own_decay else None, seeds, first),
             )
             now = perf_counter()
+            self.backend.pace.note(self.work, n_threads, results.sums[:, 4] * n_epochs / len(order))
             if self.n_threads > 1:
                 waited = thread_time() - worked < 0.5 * (now - began)
                 self.waits = [*self.waits, now - began] if waited else []
