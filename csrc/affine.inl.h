@@ -39,6 +39,20 @@ typedef struct {
  * of 10,000 rows, 16 ahead 950, 64 ahead 870, 96 ahead 820. */
 enum { FN(ROWS_AHEAD) = 96 };
 
+/* Two rows of a product for one k: each vector of w is loaded, used twice and gone.
+ * x: of the first row; second: from there to the second row's */
+INLINE void FN(pair_step)(const int nv, const int partial, ptrdiff_t tail, const REAL *x,
+                          ptrdiff_t second, const REAL *w, vec acc[][16]) {
+  const vec first = vset1(x[0]), other = vset1(x[second]);
+#pragma GCC unroll 16
+  for (int c = 0; c < nv; c++) {
+    vec row = partial && c == nv - 1 ? vloadn(w + c * VL, tail) : vload(w + c * VL);
+    vkeep(row);
+    acc[0][c] = vfma(first, row, acc[0][c]);
+    acc[1][c] = vfma(other, row, acc[1][c]);
+  }
+}
+
 /* z[r, :] = init + sum_k x[r, k] w[k, :] for mr rows and nv vectors of columns.
  * transposed: x[r, k] lies at x + k * ldx + r instead of x + r * ldx + k.
  * asking: on the way it asks for what comes next: rows of w; transposed, the tile's place in other
@@ -98,16 +112,8 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
       wait = job->every, later++;
     }
     const ptrdiff_t step = transposed ? at * ldx : at;
-    if (mr == 2) { /* each vector is loaded, used twice and gone */
-      const vec first = vset1(base[0][step]);
-      const vec second = vset1(base[0][step + (transposed ? 1 : ldx)]);
-#pragma GCC unroll 16
-      for (int c = 0; c < nv; c++) {
-        vec row = partial && c == nv - 1 ? vloadn(weights + c * VL, tail) : vload(weights + c * VL);
-        vkeep(row);
-        acc[0][c] = vfma(first, row, acc[0][c]);
-        acc[1][c] = vfma(second, row, acc[1][c]);
-      }
+    if (mr == 2) {
+      FN(pair_step)(nv, partial, tail, base[0] + step, transposed ? 1 : ldx, weights, acc);
       continue;
     }
     vec row[16];
@@ -185,19 +191,7 @@ INLINE ptrdiff_t FN(adam_vector)(const FN(update_vectors) * u, const FN(weights_
   return at + (ends ? block->ld - (nv - 1) * VL : VL);
 }
 
-/* Two rows of z += x^T w for one sample. second: 1, or 0 where there is but one row */
-INLINE void FN(pair_step)(const int nv, const int partial, ptrdiff_t tail, const REAL *x,
-                          ptrdiff_t second, const REAL *w, vec acc[2][16]) {
-  const vec first = vset1(x[0]), other = vset1(x[second]);
-#pragma GCC unroll 16
-  for (int c = 0; c < nv; c++) {
-    vec row = partial && c == nv - 1 ? vloadn(w + c * VL, tail) : vload(w + c * VL);
-    vkeep(row);
-    acc[0][c] = vfma(first, row, acc[0][c]);
-    acc[1][c] = vfma(other, row, acc[1][c]);
-  }
-}
-
+/* Of a copy: what has no address elsewhere stays in registers. */
 INLINE void FN(update_copy)(FN(weights_block) block) { FN(update_block)(&block); }
 
 /* Whether gradients of two rows go to the optimizer at once, and to Adam during the products of the
@@ -329,10 +323,10 @@ FN(tiles_sparse_t)[FM_STRIP_ROWS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_SPARSE_T)};
 /* Two rows at a time, by one panel of columns. */
 #define DEFINE_PAIRS(kind, function, nv)                                                           \
   NOINLINE void FN(pairs_##kind##_##nv##_0)(const FN(pairs_job) * job) {                           \
-    FN(function)(nv, 0, job);                                                             \
+    FN(function)(nv, 0, job);                                                                      \
   }                                                                                                \
   NOINLINE void FN(pairs_##kind##_##nv##_1)(const FN(pairs_job) * job) {                           \
-    FN(function)(nv, 1, job);                                                             \
+    FN(function)(nv, 1, job);                                                                      \
   }
 #define DEFINE_PAIRS_N(nv) DEFINE_PAIRS(n, pairs, nv)
 #define DEFINE_PAIRS_T(nv) DEFINE_PAIRS(t, gradient_pairs, nv)

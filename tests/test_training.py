@@ -200,16 +200,16 @@ def test_short_steps_take_the_faster_number_of_threads():
     assert pace.threads(short + 1, 4, 0.0) == 4  # not short: as wanted, whatever the pace
     assert pace.threads(short, 4, 1.0) == 4
     assert pace.threads(short, 4, 1.0) == 4  # not noted yet
-    pace.note(short, 4, np.array([3.0, 2.0]))
+    pace.note(short, 4, np.array([3.0, 2.0]), 10)
     assert pace.threads(short, 4, 1.1) == 1
-    pace.note(short, 1, np.array([1.0, 5.0]))
+    pace.note(short, 1, np.array([1.0, 5.0]), 10)
     assert pace.threads(short, 4, 1.2) == 1
-    pace.note(short + 1, 4, np.array([0.5]))  # other work
-    pace.note(short, 4, np.array([0.5, 0.0]))  # an end left the second epoch out
+    pace.note(short + 1, 4, np.array([0.5]), 10)  # other work
+    pace.note(short, 4, np.array([0.5, 0.0]), 10)  # an end left the second epoch out
     assert pace.threads(short, 4, 1.3) == 1
     again = 1.1 + compiled_backend.TRY_AGAIN
     assert pace.threads(short, 4, again) == 4
-    pace.note(short, 4, np.array([0.9]))
+    pace.note(short, 4, np.array([0.9]), 10)
     assert pace.threads(short, 4, again + 0.1) == 4
     assert pace.threads(short, 2, again + 0.1) == 2  # another number is wanted: nothing is known
 

@@ -190,10 +190,10 @@ class Pace:
         self.tried = now
         return unknown[0] if unknown else slower
 
-    def note(self, multiply_adds: int, n_threads: int, seconds: Array) -> None:
-        """The seconds a sample took in some epochs; 0 in those that an end has left out."""
+    def note(self, multiply_adds: int, n_threads: int, seconds: Array, n_samples: int) -> None:
+        """The seconds of epochs of so many samples; 0 of those that an end has left out."""
         if multiply_adds == self.work[0] and seconds.all():
-            self.seconds[n_threads] = float(seconds.min())
+            self.seconds[n_threads] = float(seconds.min()) / n_samples
 
 
 class CompiledTrainer:
@@ -276,7 +276,7 @@ class CompiledTrainer:
                 *(rates if self.own_decay else None, seeds, first),
             )
             now = perf_counter()
-            self.backend.pace.note(self.work, n_threads, results.sums[:, 4] * n_epochs / len(order))
+            self.backend.pace.note(self.work, n_threads, results.sums[:, 4], len(order) // n_epochs)
             if self.n_threads > 1:
                 waited = thread_time() - worked < 0.5 * (now - began)
                 self.waits = [*self.waits, now - began] if waited else []

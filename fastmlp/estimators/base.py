@@ -508,7 +508,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             random_state = np.random.RandomState()
             random_state.set_state(self._split_state)
         rows, val = train_test_split(
-            np.arange(len(X)),
+            np.arange(len(X), dtype=np.intp),
             random_state=random_state,
             test_size=self.validation_fraction,
             stratify=Y.ravel() if is_classifier(self) and self.n_outputs_ == 1 else None,
