@@ -39,17 +39,63 @@ typedef struct {
  * of 10,000 rows, 16 ahead 950, 64 ahead 870, 96 ahead 820. */
 enum { FN(ROWS_AHEAD) = 96 };
 
-/* Two rows of a product for one k: each vector of w is loaded, used twice and gone.
+/* The last vector of a panel's columns: all of its lanes count, or `tail`; or, of two rows, those
+ * of both lie in one vector, one row's in each half: 50 units in float64 are 13 vectors, not 14. */
+enum { FN(WHOLE), FN(PARTIAL), FN(SHARED) };
+INLINE int FN(kind_of_tail)(ptrdiff_t tail) {
+  return tail == VL ? FN(WHOLE) : tail > VL / 2 ? FN(PARTIAL) : FN(SHARED);
+}
+
+/* Sums of one row or two over nv vectors of columns; their start. The second row of one is 0.
+ * init (rows, n) or NULL, rows ld apart  IN */
+INLINE void FN(pair_start)(const int nv, const int last, ptrdiff_t tail, int rows, const REAL *init,
+                           ptrdiff_t ld, vec acc[][16]) {
+#pragma GCC unroll 16
+  for (int c = 0; c < nv; c++) {
+    const int masked = last != FN(WHOLE) && c == nv - 1;
+    acc[0][c] = acc[1][c] = (vec){0};
+    if (!init) continue;
+    acc[0][c] = masked ? vloadn(init + c * VL, tail) : vload(init + c * VL);
+    if (rows == 2)
+      acc[1][c] = masked ? vloadn(init + ld + c * VL, tail) : vload(init + ld + c * VL);
+    if (masked && last == FN(SHARED)) acc[0][c] = vjoin(acc[0][c], acc[1][c]);
+  }
+}
+
+/* For one k: each vector of w is loaded, used twice and gone.
  * x: of the first row; second: from there to the second row's */
-INLINE void FN(pair_step)(const int nv, const int partial, ptrdiff_t tail, const REAL *x,
+INLINE void FN(pair_step)(const int nv, const int last, ptrdiff_t tail, const REAL *x,
                           ptrdiff_t second, const REAL *w, vec acc[][16]) {
   const vec first = vset1(x[0]), other = vset1(x[second]);
 #pragma GCC unroll 16
   for (int c = 0; c < nv; c++) {
-    vec row = partial && c == nv - 1 ? vloadn(w + c * VL, tail) : vload(w + c * VL);
+    const int masked = last != FN(WHOLE) && c == nv - 1;
+    if (masked && last == FN(SHARED)) {
+      const vec both = vfill(first, VL / 2, x[second]);
+      acc[0][c] = vfma(both, vtwice(w + c * VL), acc[0][c]);
+      continue;
+    }
+    vec row = masked ? vloadn(w + c * VL, tail) : vload(w + c * VL);
     vkeep(row);
     acc[0][c] = vfma(first, row, acc[0][c]);
     acc[1][c] = vfma(other, row, acc[1][c]);
+  }
+}
+
+/* z (rows, n)  OUT, rows ld apart */
+INLINE void FN(pair_end)(const int nv, const int last, ptrdiff_t tail, int rows, vec acc[][16],
+                         REAL *z, ptrdiff_t ld) {
+#pragma GCC unroll 16
+  for (int c = 0; c < nv; c++) {
+    const int masked = last != FN(WHOLE) && c == nv - 1;
+    if (masked && last == FN(SHARED)) acc[1][c] = vback(acc[0][c]);
+    for (int r = 0; r < 2; r++)
+      if (r < rows) {
+        if (masked)
+          vstoren(z + r * ld + c * VL, acc[r][c], tail);
+        else
+          vstore(z + r * ld + c * VL, acc[r][c]);
+      }
   }
 }
 
@@ -112,10 +158,6 @@ INLINE void FN(tile)(const int transposed, const int mr, const int nv, const int
       wait = job->every, later++;
     }
     const ptrdiff_t step = transposed ? at * ldx : at;
-    if (mr == 2) {
-      FN(pair_step)(nv, partial, tail, base[0] + step, transposed ? 1 : ldx, weights, acc);
-      continue;
-    }
     vec row[16];
 #pragma GCC unroll 16
     for (int c = 0; c < nv; c++)
@@ -160,20 +202,26 @@ INLINE void FN(ask)(const FN(prefetch) * prefetch, ptrdiff_t place, ptrdiff_t ro
         __builtin_prefetch(prefetch->matrices[i] + place + r * prefetch->ld + c, 1);
 }
 
-/* z = init + x w for all pairs of rows and nv vectors of columns, see tile. */
-INLINE void FN(pairs)(const int nv, const int partial, const FN(pairs_job) * job) {
+/* z = init + x w for all pairs of rows and nv vectors of columns. */
+INLINE void FN(pairs)(const int nv, const int last, const FN(pairs_job) * job) {
   FN(tile_job) tile = job->tile;
-  const ptrdiff_t n_pairs = (job->rows + 1) / 2, ld_init = tile.ld_init;
+  const ptrdiff_t n_pairs = (job->rows + 1) / 2, ld_init = tile.ld_init, tail = tile.tail;
   const ptrdiff_t share = job->n_next ? (job->n_next + n_pairs - 1) / n_pairs : 0;
   for (ptrdiff_t b = 0; b < n_pairs; b++) {
     for (ptrdiff_t r = share * b; r < share * (b + 1) && r < job->n_next; r++)
       for (int c = 0; c < nv * FM_VECTOR_BYTES; c += 64)
         __builtin_prefetch((const char *)(job->next + r * tile.ldw) + c, 0, 2);
     tile.k = job->counts[b], tile.list = job->lists + b * job->ld_lists;
-    if (2 * b + 1 == job->rows)
-      FN(tile)(0, 1, nv, partial, 1, 0, &tile);
-    else
-      FN(tile)(0, 2, nv, partial, 1, 0, &tile);
+    if (2 * b + 1 == job->rows) {
+      FN(tile)(0, 1, nv, last != FN(WHOLE), 1, 0, &tile);
+      return;
+    }
+    vec acc[2][16];
+    FN(pair_start)(nv, last, tail, 2, tile.init, ld_init, acc);
+    for (ptrdiff_t p = 0; p < tile.k; p++)
+      FN(pair_step)(nv, last, tail, tile.x + tile.list[p], tile.ldx,
+                    tile.w + tile.list[p] * tile.ldw, acc);
+    FN(pair_end)(nv, last, tail, 2, acc, tile.z, tile.ldz);
     tile.x += 2 * tile.ldx, tile.z += 2 * tile.ldz;
     if (ld_init) tile.init += 2 * ld_init;
   }
@@ -202,7 +250,7 @@ enum { FN(IN_PASSING) = FM_STRIP_VECTORS == 4 };
 
 /* z = init + x^T w, see tile, for all pairs of columns of x and nv vectors of columns of w: the
  * gradient of two rows of weights at a time; or these rows' update with it. */
-INLINE void FN(gradient_pairs)(const int nv, const int partial, const FN(pairs_job) * job) {
+INLINE void FN(gradient_pairs)(const int nv, const int last, const FN(pairs_job) * job) {
   const FN(tile_job) *tile = &job->tile;
   const ptrdiff_t ldx = tile->ldx, ldw = tile->ldw, tail = tile->tail;
   REAL own[2 * FM_PAIR_VECTORS * VL] __attribute__((aligned(64)));
@@ -221,32 +269,16 @@ INLINE void FN(gradient_pairs)(const int nv, const int partial, const FN(pairs_j
     if (tile->prefetch)
       FN(ask)(tile->prefetch, tile->place + 2 * b * tile->prefetch->ld, rows, nv * VL);
     vec acc[2][16];
-#pragma GCC unroll 16
-    for (int c = 0; c < nv; c++) {
-      const int masked = partial && c == nv - 1;
-      acc[0][c] = acc[1][c] = (vec){0};
-      if (!init) continue;
-      acc[0][c] = masked ? vloadn(init + c * VL, tail) : vload(init + c * VL);
-      if (rows == 2)
-        acc[1][c] = masked ? vloadn(init + ldz + c * VL, tail) : vload(init + ldz + c * VL);
-    }
+    FN(pair_start)(nv, last, tail, (int)rows, init, ldz, acc);
     ptrdiff_t p = 0, at = 0;
     for (; p < both; p++) {
-      FN(pair_step)(nv, partial, tail, x + list[p] * ldx, rows - 1, w + list[p] * ldw, acc);
-      at = FN(adam_vector)(&u, &before, nv, partial, tail, p, at);
+      FN(pair_step)(nv, last, tail, x + list[p] * ldx, rows - 1, w + list[p] * ldw, acc);
+      at = FN(adam_vector)(&u, &before, nv, last != FN(WHOLE), tail, p, at);
     }
     for (ptrdiff_t q = p; q < k; q++)
-      FN(pair_step)(nv, partial, tail, x + list[q] * ldx, rows - 1, w + list[q] * ldw, acc);
-    for (; p < waiting; p++) at = FN(adam_vector)(&u, &before, nv, partial, tail, p, at);
-#pragma GCC unroll 16
-    for (int c = 0; c < nv; c++)
-      for (int r = 0; r < 2; r++)
-        if (r < rows) {
-          if (partial && c == nv - 1)
-            vstoren(z + r * ldz + c * VL, acc[r][c], tail);
-          else
-            vstore(z + r * ldz + c * VL, acc[r][c]);
-        }
+      FN(pair_step)(nv, last, tail, x + list[q] * ldx, rows - 1, w + list[q] * ldw, acc);
+    for (; p < waiting; p++) at = FN(adam_vector)(&u, &before, nv, last != FN(WHOLE), tail, p, at);
+    FN(pair_end)(nv, last, tail, (int)rows, acc, z, ldz);
     x += 2;
     if (init) init += 2 * ldz;
     if (!updates) {
@@ -264,7 +296,7 @@ INLINE void FN(gradient_pairs)(const int nv, const int partial, const FN(pairs_j
     if (next.squares) next.squares += 2 * VL;
   }
   for (ptrdiff_t p = 0, at = 0; p < waiting; p++)
-    at = FN(adam_vector)(&u, &before, nv, partial, tail, p, at);
+    at = FN(adam_vector)(&u, &before, nv, last != FN(WHOLE), tail, p, at);
 }
 
 /* One function a shape: x as it is (n) or transposed (t), or some of its k (sparse_n, sparse_t);
@@ -323,22 +355,25 @@ FN(tiles_sparse_t)[FM_STRIP_ROWS][2][2] = {EACH(FM_STRIP_ROWS, TABLE_SPARSE_T)};
 /* Two rows at a time, by one panel of columns. */
 #define DEFINE_PAIRS(kind, function, nv)                                                           \
   NOINLINE void FN(pairs_##kind##_##nv##_0)(const FN(pairs_job) * job) {                           \
-    FN(function)(nv, 0, job);                                                                      \
+    FN(function)(nv, FN(WHOLE), job);                                                              \
   }                                                                                                \
   NOINLINE void FN(pairs_##kind##_##nv##_1)(const FN(pairs_job) * job) {                           \
-    FN(function)(nv, 1, job);                                                                      \
+    FN(function)(nv, FN(PARTIAL), job);                                                            \
+  }                                                                                                \
+  NOINLINE void FN(pairs_##kind##_##nv##_2)(const FN(pairs_job) * job) {                           \
+    FN(function)(nv, FN(SHARED), job);                                                             \
   }
 #define DEFINE_PAIRS_N(nv) DEFINE_PAIRS(n, pairs, nv)
 #define DEFINE_PAIRS_T(nv) DEFINE_PAIRS(t, gradient_pairs, nv)
-#define PAIRS_N(nv) {FN(pairs_n_##nv##_0), FN(pairs_n_##nv##_1)},
-#define PAIRS_T(nv) {FN(pairs_t_##nv##_0), FN(pairs_t_##nv##_1)},
+#define PAIRS_N(nv) {FN(pairs_n_##nv##_0), FN(pairs_n_##nv##_1), FN(pairs_n_##nv##_2)},
+#define PAIRS_T(nv) {FN(pairs_t_##nv##_0), FN(pairs_t_##nv##_1), FN(pairs_t_##nv##_2)},
 EACH(FM_PAIR_VECTORS, DEFINE_PAIRS_N)
 EACH(FM_PAIR_VECTORS, DEFINE_PAIRS_T)
 typedef void (*FN(pairs_function))(const FN(pairs_job) * job);
 static const FN(pairs_function)
-FN(pairs_n)[FM_PAIR_VECTORS + 1][2] = {{0}, EACH(FM_PAIR_VECTORS, PAIRS_N)}; /* [vectors] */
+FN(pairs_n)[FM_PAIR_VECTORS + 1][3] = {{0}, EACH(FM_PAIR_VECTORS, PAIRS_N)}; /* [vectors][last] */
 static const FN(pairs_function)
-FN(pairs_t)[FM_PAIR_VECTORS + 1][2] = {{0}, EACH(FM_PAIR_VECTORS, PAIRS_T)};
+FN(pairs_t)[FM_PAIR_VECTORS + 1][3] = {{0}, EACH(FM_PAIR_VECTORS, PAIRS_T)};
 
 /* One row alone has too few chains: it takes eight vectors at once, or sixteen, where the registers
  * hold them. Sixteen come faster where the next rows are not asked for (a dense row through
@@ -390,7 +425,7 @@ static void FN(row_product)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const int32
     job.tail = FN(tail_of)(n - j, nv);
     if (list) {
       const FN(pairs_job) alone = {.tile = job, .rows = 1, .counts = &listed, .lists = list};
-      FN(pairs_n)[nv][job.tail < VL](&alone);
+      FN(pairs_n)[nv][FN(kind_of_tail)(job.tail)](&alone);
     } else {
       FN(tiles_n)[0][nv - 1][job.tail < VL](&job);
     }

@@ -3,8 +3,8 @@
  * `vec` is a GCC/Clang vector, so + - * / are operators; what has no operator is below. Comparisons
  * with NaN are false, and vmax/vmin then give their second argument (as maxps does), so that
  * vmax(limit, x) lets a NaN in x through.
- * n in vloadn/vstoren/vfill: the first n lanes; the memory behind them is not touched. vbytes takes
- * as many bytes as there are lanes to numbers.
+ * n in vloadn/vstoren/vfill: the first n lanes; the memory behind them is not touched. vtwice loads
+ * half a vector into both halves; vbytes takes as many bytes as there are lanes to numbers.
  */
 #if FM_FLOAT64
 #define REAL double
@@ -88,6 +88,7 @@ INLINE vec vcopysign(vec magnitude, vec sign) {
 #define vmin FN(vmin_)
 #define vcompress FN(vcompress_)
 #define vbytes FN(vbytes_)
+#define vtwice FN(vtwice_)
 
 /* 2^k for whole k in the range of normal numbers: the low bits of k + 1.5 * 2^MANTISSA_BITS are k.
  */
@@ -110,6 +111,7 @@ INLINE vec vbytes(const uint8_t *p) {
 }
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 INLINE unsigned vnonzero(vec a) { return _mm512_cmp_pd_mask(a, _mm512_setzero_pd(), _CMP_NEQ_UQ); }
+INLINE vec vtwice(const REAL *p) { return _mm512_broadcast_f64x4(_mm256_loadu_pd(p)); }
 #else
 #define OP(name) _mm512_##name##_ps
 #define MASKED(name) _mm512_mask_##name##_ps
@@ -122,6 +124,7 @@ INLINE vec vbytes(const uint8_t *p) {
 }
 INLINE vmask vlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 INLINE unsigned vnonzero(vec a) { return _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
+INLINE vec vtwice(const REAL *p) { return _mm512_broadcast_f32x8(_mm256_loadu_ps(p)); }
 #endif
 INLINE vec vblend(vmask m, vec yes, vec no) { return MASKED(blend)(m, no, yes); }
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) { return ZEROED(loadu)(LANES(n), p); }
@@ -163,6 +166,7 @@ INLINE vec vsqrt(vec a) { return _mm256_sqrt_pd(a); }
 INLINE vec vmax(vec a, vec b) { return _mm256_max_pd(a, b); }
 INLINE vec vmin(vec a, vec b) { return _mm256_min_pd(a, b); }
 INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_pd((vec)(a != 0)); }
+INLINE vec vtwice(const REAL *p) { return _mm256_broadcast_pd((const __m128d *)p); }
 #else
 INLINE vec vbytes(const uint8_t *p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
@@ -173,6 +177,7 @@ INLINE vec vsqrt(vec a) { return _mm256_sqrt_ps(a); }
 INLINE vec vmax(vec a, vec b) { return _mm256_max_ps(a, b); }
 INLINE vec vmin(vec a, vec b) { return _mm256_min_ps(a, b); }
 INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_ps((vec)(a != 0)); }
+INLINE vec vtwice(const REAL *p) { return _mm256_broadcast_ps((const __m128 *)p); }
 #endif
 #else
 INLINE vec vmax(vec a, vec b) { return vblend(vlt(b, a), a, b); }
@@ -185,6 +190,11 @@ INLINE vec vbytes(const uint8_t *p) {
 INLINE vec vloadn(const REAL *p, ptrdiff_t n) {
   vec v = {0};
   for (ptrdiff_t i = 0; i < n; i++) v[i] = p[i];
+  return v;
+}
+INLINE vec vtwice(const REAL *p) {
+  vec v;
+  for (int i = 0; i < VL; i++) v[i] = p[i % (VL / 2)];
   return v;
 }
 INLINE unsigned vnonzero(vec a) {
@@ -248,6 +258,25 @@ INLINE void vtranspose(const int shrinking, vec block[]) {
   }
 #endif
 }
+
+/* The front half of a, then that of b; the back half of a, twice. */
+#define vjoin FN(vjoin_)
+#define vback FN(vback_)
+#ifdef __clang__
+INLINE vec vjoin(vec a, vec b) {
+  for (int i = 0; i < VL / 2; i++) a[VL / 2 + i] = b[i];
+  return a;
+}
+INLINE vec vback(vec a) {
+  for (int i = 0; i < VL / 2; i++) a[i] = a[VL / 2 + i];
+  return a;
+}
+#else
+INLINE vec vjoin(vec a, vec b) {
+  return __builtin_shuffle(a, b, vlane() + ((vlane() >= (INT)(VL / 2)) & (INT)(VL / 2)));
+}
+INLINE vec vback(vec a) { return __builtin_shuffle(a, vlane() | (INT)(VL / 2)); }
+#endif
 
 /* Sum and maximum over the lanes, in a fixed order. */
 #define vsum FN(vsum_)

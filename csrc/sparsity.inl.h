@@ -128,9 +128,9 @@ static void FN(pairs_product)(int transposed, ptrdiff_t m, ptrdiff_t n, const ui
       job.tile.init = first ? job.tile.z : whole->init ? whole->init + j : NULL;
       job.tile.ld_init = first ? whole->ldz : 0;
       if (!transposed) { /* the next panel of weights, of this piece or the next */
-        const int last = n_left <= nv * VL;
-        const ptrdiff_t left = last ? k - first - piece : size;
-        job.next = last ? whole->w + (first + piece) * ldw : job.tile.w + nv * VL;
+        const int is_last = n_left <= nv * VL;
+        const ptrdiff_t left = is_last ? k - first - piece : size;
+        job.next = is_last ? whole->w + (first + piece) * ldw : job.tile.w + nv * VL;
         job.n_next = left < 0 ? 0 : left < piece ? left : piece;
       }
       FN(weights_block) panel;
@@ -138,7 +138,8 @@ static void FN(pairs_product)(int transposed, ptrdiff_t m, ptrdiff_t n, const ui
         panel = FN(part_of)(weights, 0, m, j, n_left < nv * VL ? n_left : nv * VL);
         job.weights = &panel;
       }
-      (transposed ? FN(pairs_t) : FN(pairs_n))[nv][job.tile.tail < VL](&job);
+      const int last = FN(kind_of_tail)(job.tile.tail);
+      (transposed ? FN(pairs_t) : FN(pairs_n))[nv][last](&job);
     }
   }
 }
