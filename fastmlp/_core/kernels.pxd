@@ -189,6 +189,9 @@ cdef extern from "threads.h" nogil:
     int fm_team_size()
     void fm_release_threads()
 
+    cdef enum:
+        FM_APART
+
     ctypedef struct fm_start:
         pass
 

@@ -23,6 +23,7 @@ from libc.math cimport INFINITY, isfinite, sqrt
 from libc.stdint cimport uint8_t, uint64_t
 
 from fastmlp._core.kernels cimport (
+    FM_APART,
     FM_APPLY,
     FM_DENSE,
     FM_FUSED,
@@ -347,9 +348,10 @@ cdef class MinibatchTrainer:
         run.seeds = &seeds[0]
         run.batch_size = self.bound.n_rows
         run.scalars = &scalars[0, 0]
-        # Whole cache lines and one more keep two threads' scratch apart.
-        run.scratch_size = self.bound.kernels.scratch_size(run.net, &run.batch) // 64 * 64 + 128
-        scratch = aligned_empty(n_threads * run.scratch_size, np.dtype(np.int8))
+        scratch_size = self.bound.kernels.scratch_size(run.net, &run.batch) // 64 * 64 + 64
+        run.scratch_size = scratch_size + FM_APART
+        size = (n_threads - 1) * run.scratch_size + scratch_size
+        scratch = aligned_empty(size, np.dtype(np.int8))
         scratch[:] = 0
         cdef char[::1] scratch_view = scratch
         run.scratch = &scratch_view[0]
