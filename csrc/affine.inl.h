@@ -317,12 +317,14 @@ typedef void (*FN(tile_function))(const FN(tile_job) * job);
 #define EACH_6(M) EACH_5(M) M(6)
 #define EACH_7(M) EACH_6(M) M(7)
 #define EACH_8(M) EACH_7(M) M(8)
-#define EACH_12(M) EACH_8(M) M(9) M(10) M(11) M(12)
+#define EACH_9(M) EACH_8(M) M(9)
+#define EACH_12(M) EACH_9(M) M(10) M(11) M(12)
 #define EACH_14(M) EACH_12(M) M(13) M(14)
 #define EACH_OF(count, M) EACH_##count(M)
 #define EACH(count, M) EACH_OF(count, M)
 
-/* Forward tiles: FM_TILE_ROWS by two vectors. */
+/* Forward tiles: FM_TILE_ROWS by two vectors; by three where so many are left: one alone would wait
+ * for its loads. */
 #define DEFINE_N(mr) \
   DEFINE_TILES(n, 0, mr, 1, 0, 1) DEFINE_TILES(n, 0, mr, 2, 0, 1) \
   DEFINE_TILES(sparse_n, 0, mr, 1, 1, 1) DEFINE_TILES(sparse_n, 0, mr, 2, 1, 1)
@@ -330,6 +332,10 @@ typedef void (*FN(tile_function))(const FN(tile_job) * job);
 #define TABLE_SPARSE_N(mr) {TILES(sparse_n, mr, 1) TILES(sparse_n, mr, 2)},
 EACH(FM_TILE_ROWS, DEFINE_N)
 static const FN(tile_function) FN(tiles_n)[FM_TILE_ROWS][2][2] = {EACH(FM_TILE_ROWS, TABLE_N)};
+#define DEFINE_N3(mr) DEFINE_TILES(n, 0, mr, 3, 0, 1)
+#define TABLE_N3(mr) TILES(n, mr, 3)
+EACH(FM_TILE_ROWS_3, DEFINE_N3)
+static const FN(tile_function) FN(tiles_n3)[FM_TILE_ROWS_3][2] = {EACH(FM_TILE_ROWS_3, TABLE_N3)};
 static const FN(tile_function)
 FN(tiles_sparse_n)[FM_TILE_ROWS][2][2] = {EACH(FM_TILE_ROWS, TABLE_SPARSE_N)};
 
@@ -395,6 +401,12 @@ INLINE ptrdiff_t FN(panel_vectors)(ptrdiff_t n, ptrdiff_t most) {
   return vectors <= most ? vectors : N_BLOCKS(vectors, N_BLOCKS(vectors, most));
 }
 
+/* The same of a panel that rows take one after the other: two, or the last three. */
+INLINE ptrdiff_t FN(forward_vectors)(ptrdiff_t n) {
+  const ptrdiff_t vectors = N_BLOCKS(n, VL);
+  return vectors <= 3 ? vectors : 2;
+}
+
 /* Lanes of the last of nv vectors at the front of n columns. */
 INLINE ptrdiff_t FN(tail_of)(ptrdiff_t n, ptrdiff_t nv) {
   return n < nv * VL ? n - (nv - 1) * VL : VL;
@@ -437,12 +449,13 @@ static void FN(row_product)(ptrdiff_t k, ptrdiff_t n, const REAL *x, const int32
 INLINE void FN(panel_product)(ptrdiff_t m, ptrdiff_t nv, FN(tile_job) job) {
   const REAL *x = job.x;
   REAL *z = job.z;
-  const ptrdiff_t n_blocks = N_BLOCKS(m, FM_TILE_ROWS);
+  const int partial = job.tail < VL;
+  const ptrdiff_t n_blocks = N_BLOCKS(m, nv == 3 ? FM_TILE_ROWS_3 : FM_TILE_ROWS);
   for (ptrdiff_t block = 0; block < n_blocks; block++) {
     const ptrdiff_t i = m * block / n_blocks, rows = m * (block + 1) / n_blocks - i;
     job.x = x + i * job.ldx, job.z = z + i * job.ldz;
     job.later = job.k * block / n_blocks, job.every = job.behind ? n_blocks : 0;
-    FN(tiles_n)[rows - 1][nv - 1][job.tail < VL](&job);
+    (nv == 3 ? FN(tiles_n3)[rows - 1][partial] : FN(tiles_n)[rows - 1][nv - 1][partial])(&job);
   }
 }
 
@@ -456,7 +469,7 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, pt
   }
   FN(tile_job) job = {.k = k, .x = x, .ldx = ldx, .ldw = ldw, .ldz = ldz, .ld_behind = ldw};
   for (ptrdiff_t j = 0, nv; j < n; j += nv * VL) {
-    nv = FN(panel_vectors)(n - j, 2);
+    nv = FN(forward_vectors)(n - j);
     job.tail = FN(tail_of)(n - j, nv);
     job.w = w + j, job.init = init ? init + j : NULL, job.z = z + j;
     job.behind = n - j > nv * VL ? w + j + nv * VL : NULL;
@@ -561,7 +574,7 @@ static void FN(transpose)(const fm_matrix *W, fm_matrix *WT) {
 }
 
 /* Numbers of memory for a panel of columns of W^T.  W (k, n) */
-INLINE ptrdiff_t FN(panel_size)(const fm_matrix *W) { return W->cols * 2 * VL; }
+INLINE ptrdiff_t FN(panel_size)(const fm_matrix *W) { return W->cols * 3 * VL; }
 
 /* dX = dZ W^T.  dZ (m, n), W (k, n)  IN;  dX (m, k)  OUT;  panel (panel_size,): memory
  * Each thread turns round what it needs. A copy of W^T that the optimizer keeps takes as long to
@@ -574,17 +587,17 @@ static void FN(affine_backward_inputs)(const fm_matrix *dZ, const fm_matrix *W, 
          .x = dZ->data,
          .ldx = dZ->ld,
          .w = panel,
-         .ldw = 2 * VL,
          .ldz = dX->ld,
          .ld_behind = W->ld,
          .turned = 1};
   for (ptrdiff_t i = 0, nv; i < W->rows; i += nv * VL) {
     const ptrdiff_t left = W->rows - i;
-    nv = FN(panel_vectors)(left, 2);
+    nv = FN(forward_vectors)(left);
     const ptrdiff_t n = left < nv * VL ? left : nv * VL;
     const fm_matrix rows = {(REAL *)W->data + i * W->ld, n, W->cols, W->ld};
-    fm_matrix columns = {panel, W->cols, n, 2 * VL};
+    fm_matrix columns = {panel, W->cols, n, nv * VL};
     FN(transpose)(&rows, &columns);
+    job.ldw = columns.ld;
     job.tail = FN(tail_of)(left, nv);
     job.z = (REAL *)dX->data + i;
     job.behind = left > n ? (const REAL *)rows.data + n * W->ld : NULL;

@@ -10,6 +10,7 @@
 #define FM_NEON
 #define FM_VECTOR_BYTES 16
 #define FM_TILE_ROWS 12
+#define FM_TILE_ROWS_3 9
 #define FM_STRIP_ROWS 6
 #define FM_STRIP_VECTORS 4
 #define FM_PAIR_VECTORS 7
