@@ -227,6 +227,9 @@ class Network:
         TypeError, ValueError
             For inputs that are no finite numbers of that shape.
         """
+        few: Array | None = self.predictor.predict_few(X)
+        if few is not None:
+            return few
         architecture = self.architecture
         X = check_inputs(X, architecture, finite=False)
         out = np.empty((len(X), architecture.n_outputs), architecture.dtype)

@@ -73,7 +73,8 @@ def test_trainers_and_predictors_have_the_protocols_signatures(trainer_and_netwo
     assert shape_of(trainer.bind) == shape_of(base.Trainer.bind)[1:]
     assert set(public_functions(type(trainer))) == {"bind", "epochs"}
     assert shape_of(type(net.predictor).__call__) == shape_of(base.Predictor.__call__)
-    assert set(public_functions(type(net.predictor))) == set()
+    assert shape_of(net.predictor.predict_few) == shape_of(base.Predictor.predict_few)[1:]
+    assert set(public_functions(type(net.predictor))) <= {"predict_few"}
 
 
 # --- The same meaning -----------------------------------------------------------------------------
@@ -204,6 +205,17 @@ def test_predictor(backend, dtype, make_network, make_data, pad, want_Z):
     net.arena.flat[:] = 0
     predictor(X, out)
     np.testing.assert_allclose(out, np.full((33, 3), 1 / 3), rtol=1e-6)
+
+
+def test_few_rows_are_predicted_or_left_to_others(backend, dtype, make_network, make_data):
+    net = make_network(backend, dtype)
+    X, _ = make_data(net, 5)
+    few = net.predictor.predict_few(X)
+    if few is not None:
+        np.testing.assert_array_equal(few, net.forward(X))
+        assert few.dtype == dtype
+    assert net.predictor.predict_few(X.tolist()) is None
+    np.testing.assert_array_equal(net.predict(X), net.predict(X.tolist()))
 
 
 def test_at_least_one_thread(backend):

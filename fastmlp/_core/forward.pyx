@@ -5,6 +5,9 @@ in its cache. Of few rows each takes all, and of every layer some of the columns
 reads its own part of the weights, which is most of the work. Bits are the same.
 """
 
+from numpy import dtype, empty, float32, float64, ndarray
+
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel
 from libc.stdlib cimport free
 from libc.string cimport memcpy
@@ -198,12 +201,79 @@ cdef void predict_columns(
 
 
 cdef class CompiledForward:
-    """The forward pass of a BoundNet; any number of Python threads may call it at once."""
+    """The forward pass of a BoundNet; any number of Python threads may call it at once.
+
+    Parameters
+    ----------
+    bound : BoundNet
+    few_rows : int
+        As many as `predict_few` takes at most.
+    """
 
     cdef BoundNet bound
+    cdef Py_ssize_t few_rows
+    cdef object dtype
 
-    def __init__(self, BoundNet bound):
+    def __init__(self, BoundNet bound, Py_ssize_t few_rows):
         self.bound = bound
+        self.few_rows = few_rows
+        self.dtype = dtype(float32 if bound.dtype == 0 else float64)
+
+    def predict_few(self, X):
+        """Outputs of a few rows on one thread, without the checks in Python, which take as long as
+        the sums: they find their own code and data pushed out of the caches by the weights.
+
+        Returns None, for whoever checks and explains, where `X` is not a plain array (n, n_inputs)
+        of the network's dtype or of pixels, has more rows, or is not finite.
+        """
+        cdef size_t itemsize = 4 if self.bound.dtype == 0 else 8
+        cdef char expected = b"f" if self.bound.dtype == 0 else b"d"
+        cdef const fm_net *net = &self.bound.net
+        cdef Py_buffer view
+        cdef fm_data data
+        cdef bint finite = False
+        if type(X) is not ndarray:
+            return None
+        try:
+            PyObject_GetBuffer(X, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+        except (BufferError, ValueError):
+            return None
+        data.X = view.buf
+        data.is_uint8 = view.format[0] == b"B"
+        out = None
+        if (
+            view.ndim == 2
+            and view.shape[1] == self.bound.n_inputs
+            and 0 < view.shape[0] <= self.few_rows
+            and (data.is_uint8 or view.format[0] == expected)
+            and view.format[1] == 0
+            and <size_t>view.buf % <size_t>view.itemsize == 0
+        ):
+            data.n_features = data.ldx = view.shape[1]
+            out = empty((view.shape[0], net.layers[net.n_layers - 1].W.cols), self.dtype)
+            finite = self.run_alone(&data, bind(out), fm_matrix(NULL, 0, 0, 0), itemsize)
+        PyBuffer_Release(&view)
+        return out if finite else None
+
+    cdef bint run_alone(
+        self, const fm_data *data, fm_matrix out, fm_matrix Z, size_t itemsize
+    ) except -1:
+        """All rows on this thread; returns whether X is finite."""
+        cdef const fm_kernels *kernels = self.bound.kernels
+        cdef const fm_net *net = &self.bound.net
+        cdef void *memory = NULL
+        cdef bint not_finite
+        cdef size_t size = workspace_size(
+            kernels, net, data, min(<Py_ssize_t>BLOCK, out.rows), itemsize
+        )
+        if posix_memalign(&memory, CACHE_LINE, size) != 0:
+            raise MemoryError()
+        with nogil:
+            not_finite = predict_rows(
+                kernels, net, data, 0, out.rows, <char *>memory, itemsize, out, Z
+            )
+        free(memory)
+        return not not_finite
 
     def run(self, X, out, Z, int n_threads):
         """X (n, n_features), network's dtype or uint8 # IN, out, Z (n, n_outputs) or None # OUT
@@ -238,17 +308,14 @@ cdef class CompiledForward:
         data.n_features = x.cols
         data.ldx = x.ld
         data.is_uint8 = x_itemsize == 1
-        divides_columns = n_threads > 1 and x.rows < min(FEW * n_threads, <int>BLOCK)
+        if n_threads == 1:  # without the fraction of a microsecond that a team of one costs
+            return self.run_alone(&data, a, z, itemsize)
+        divides_columns = x.rows < min(FEW * n_threads, <int>BLOCK)
         rows = x.rows if divides_columns else (x.rows + n_threads - 1) // n_threads
         size = workspace_size(kernels, net, &data, min(<Py_ssize_t>BLOCK, rows), itemsize)
         if posix_memalign(&memory, CACHE_LINE, n_threads * size) != 0:
             raise MemoryError()
-        if n_threads == 1:  # without the fraction of a microsecond that a team of one costs
-            with nogil:
-                not_finite = predict_rows(
-                    kernels, net, &data, 0, x.rows, <char *>memory, itemsize, a, z
-                )
-        elif divides_columns:
+        if divides_columns:
             fm_barrier_init(&barrier)
             fm_start_init(&start)
             with nogil:

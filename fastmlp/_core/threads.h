@@ -34,10 +34,10 @@ static inline int fm_team_size(void) { return 1; }
 static inline void fm_release_threads(void) {}
 #endif
 
-/* Bytes between the memory of two threads. Hardware that reads ahead does not stop where one thread's
- * memory ends, and a line of the next one's that it has taken has to be got back: two threads on far
- * CPUs, 28-300-300-300-300-300-1, ms for 300 steps with a line between 222, with two pages 214, five
- * 200, seventeen 192, more 192 to 195. */
+/* Bytes between the memory of two threads. Hardware that reads ahead does not stop where one
+ * thread's memory ends, and a line of the next one's that it has taken has to be got back: two
+ * threads on far CPUs, 28-300-300-300-300-300-1, ms for 300 steps with a line between 222, with two
+ * pages 214, five 200, seventeen 192, more 192 to 195. */
 enum { FM_APART = 17 << 12 };
 
 static inline void fm_pause(void) {

@@ -11,7 +11,7 @@ integer labels (n,).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -204,6 +204,11 @@ class Predictor(Protocol):
 
         Fills `out` (n, n_outputs), and `Z`, the last layer's pre-activation, where it is given.
         Returns whether `X` is finite.
+        """
+
+    def predict_few(self, X: Any) -> Array | None:
+        """Outputs for something unchecked, if that is the faster; None where it has to be checked,
+        or is refused.
         """
 
 

@@ -7,6 +7,7 @@ user's own activations and losses run.
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -281,6 +282,9 @@ class NumpyPredictor:
                 Z[rows] = caches[-1].Z
             finite &= bool(np.isfinite(block).all())
         return finite
+
+    def predict_few(self, X: Any) -> Array | None:
+        return None
 
 
 def _limit(gradient: Array, options: StepOptions) -> float:

@@ -11,6 +11,7 @@ from fastmlp import Dense, Dropout, LayerNorm, propagation
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.architecture import Architecture
 from fastmlp.backends import load_compiled
+from fastmlp.backends.compiled_backend import MULTIPLY_ADDS_PER_THREAD
 from fastmlp.backends.numpy_backend import NumpyBackend
 from fastmlp.validation import scale_pixels
 
@@ -147,6 +148,71 @@ def test_says_whether_inputs_are_finite(isa, dtype, n, n_threads):
         assert not core.run(X, out, None, n_threads)
 
 
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 56, 57, 200])
+def test_few_rows_at_once_have_the_same_bits(isa, dtype, n, pixels):
+    core, X = core_of(make_network(*NETWORK, dtype)), inputs(n, 37, dtype, pixels)
+    A = core.predict_few(X)
+    assert (A.shape, A.dtype) == ((n, 7), dtype)
+    assert np.array_equal(A, run(core, X, 7, dtype)[0])
+    X.setflags(write=False)
+    assert np.array_equal(core.predict_few(X), A)
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+def unaligned(X):
+    memory = np.empty(X.nbytes + 1, np.uint8)[1:]
+    memory[:] = np.frombuffer(X.tobytes(), np.uint8)
+    return memory.view(X.dtype).reshape(X.shape)
+
+
+def with_value(X, value):
+    X = X.copy()
+    X[-1, -1] = value
+    return X
+
+
+OTHERS = {
+    "list": lambda X: X.tolist(),
+    "None": lambda X: None,
+    "subclass": lambda X: X.view(Subclass),
+    "1-D": lambda X: X[0],
+    "3-D": lambda X: X[None],
+    "columns": lambda X: X[:, :-1].copy(),
+    "no rows": lambda X: X[:0],
+    "column by column": lambda X: np.asfortranarray(X),
+    "every second": lambda X: np.repeat(X, 2, axis=0)[::2],
+    "other bytes": lambda X: X.astype(X.dtype.newbyteorder()),
+    "unaligned": unaligned,
+    "the other float": lambda X: X.astype("float32" if X.dtype == "float64" else "float64"),
+    "int8": lambda X: X.astype(np.int8),
+    "bool": lambda X: X > 0,
+    "object": lambda X: X.astype(object),
+    "record": lambda X: X.view([("x", X.dtype)]),
+    "dates": lambda X: X.astype("datetime64[s]"),
+    "NaN": lambda X: with_value(X, np.nan),
+    "infinity": lambda X: with_value(X, -np.inf),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_not_plain_is_left_to_the_checks(dtype, kind):
+    core, X = core_of(make_network(*NETWORK, dtype)), inputs(3, 37, dtype, False)
+    assert core.predict_few(X) is not None
+    assert core.predict_few(OTHERS[kind](X)) is None
+
+
+def test_more_rows_than_one_threads_work_are_left_to_others(dtype):
+    network = make_network(*NETWORK, dtype)
+    most = (2 * MULTIPLY_ADDS_PER_THREAD - 1) // network[0].multiply_adds
+    X = np.zeros((most + 1, 37), dtype)
+    assert core_of(network).predict_few(X[1:]) is not None
+    assert core_of(network).predict_few(X) is None
+
+
 def test_bits_do_not_depend_on_alignment(isa, dtype):
     network = make_network(*NETWORK, dtype)
     core = core_of(network)
@@ -219,6 +285,7 @@ for dtype, at_end, n, n_in, n_out, pixels, n_threads in cases(*axes):
     A, Z = (guarded(np.zeros((n, n_out), dtype), 3, at_end) for _ in range(2))
     core.run(X, A, Z, n_threads)
     np.testing.assert_allclose(A, 1 / n_out, 1e-6)
+    np.testing.assert_array_equal(core.predict_few(guarded(X, 0, at_end)), A)
 """
 
 
