@@ -291,7 +291,7 @@ class CompiledPredictor:
     def __init__(self, backend: CompiledBackend, architecture: Architecture, parameters: Arena):
         self.backend = backend
         self.multiply_adds = architecture.multiply_adds
-        few_rows = (2 * MULTIPLY_ADDS_PER_THREAD - 1) // self.multiply_adds
+        few_rows = (2 * MULTIPLY_ADDS_PER_THREAD - 1) // max(1, self.multiply_adds)
         self.core = forward.CompiledForward(_bind(architecture, parameters, 0), few_rows)
         self.predict_few = self.core.predict_few
 

@@ -11,13 +11,13 @@ from fastmlp import Dense, Dropout, LayerNorm, propagation
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.architecture import Architecture
 from fastmlp.backends import load_compiled
-from fastmlp.backends.compiled_backend import MULTIPLY_ADDS_PER_THREAD
 from fastmlp.backends.numpy_backend import NumpyBackend
 from fastmlp.validation import scale_pixels
 
 from .conftest import THREADS, TOLERANCE, Frame, framed, make_network
 
 forward = pytest.importorskip("fastmlp._core.forward")
+compiled_backend = pytest.importorskip("fastmlp.backends.compiled_backend")
 
 # Around the 56 rows of a block.
 ROWS = [1, 2, 55, 56, 57, 111, 112, 113, 200]
@@ -207,7 +207,7 @@ def test_what_is_not_plain_is_left_to_the_checks(dtype, kind):
 
 def test_more_rows_than_one_threads_work_are_left_to_others(dtype):
     network = make_network(*NETWORK, dtype)
-    most = (2 * MULTIPLY_ADDS_PER_THREAD - 1) // network[0].multiply_adds
+    most = (2 * compiled_backend.MULTIPLY_ADDS_PER_THREAD - 1) // network[0].multiply_adds
     X = np.zeros((most + 1, 37), dtype)
     assert core_of(network).predict_few(X[1:]) is not None
     assert core_of(network).predict_few(X) is None
