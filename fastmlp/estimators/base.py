@@ -523,10 +523,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _optimizer(self) -> Optimizer:
         if self.optimizer is not None:
             return self.optimizer
+        rate = self._rate.value if self._schedule == "constant" else self._rate
         if self.solver == "adam":
-            return Adam(self._rate, self.beta_1, self.beta_2, self.epsilon, epsilon_hat=True)
+            return Adam(rate, self.beta_1, self.beta_2, self.epsilon, epsilon_hat=True)
         nesterov = bool(self.nesterovs_momentum and self.momentum)
-        return SGD(self._rate, momentum=self.momentum, nesterov=nesterov)
+        return SGD(rate, momentum=self.momentum, nesterov=nesterov)
 
     def _goes_by_epochs(self) -> bool:
         if self.solver == "lbfgs":
