@@ -62,7 +62,8 @@ INLINE void FN(pair_start)(const int nv, const int last, ptrdiff_t tail, int row
   }
 }
 
-/* For one k: each vector of w is loaded, used twice and gone.
+/* For one k: each vector of w is loaded, used twice and gone. Rows of w are whole cache lines: half
+ * a vector may be read where fewer columns are left.
  * x: of the first row; second: from there to the second row's */
 INLINE void FN(pair_step)(const int nv, const int last, ptrdiff_t tail, const REAL *x,
                           ptrdiff_t second, const REAL *w, vec acc[][16]) {
@@ -401,7 +402,7 @@ INLINE ptrdiff_t FN(panel_vectors)(ptrdiff_t n, ptrdiff_t most) {
   return vectors <= most ? vectors : N_BLOCKS(vectors, N_BLOCKS(vectors, most));
 }
 
-/* The same of a panel that rows take one after the other: two, or the last three. */
+/* Vectors of a panel that blocks of rows take one after the other: two, of the last three all. */
 INLINE ptrdiff_t FN(forward_vectors)(ptrdiff_t n) {
   const ptrdiff_t vectors = N_BLOCKS(n, VL);
   return vectors <= 3 ? vectors : 2;

@@ -231,29 +231,31 @@ cdef class CompiledForward:
         cdef const fm_net *net = &self.bound.net
         cdef Py_buffer view
         cdef fm_data data
-        cdef bint finite = False
+        cdef bint finite
         if type(X) is not ndarray:
             return None
         try:
             PyObject_GetBuffer(X, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
         except (BufferError, ValueError):
             return None
-        data.X = view.buf
-        data.is_uint8 = view.format[0] == b"B"
-        out = None
-        if (
-            view.ndim == 2
-            and view.shape[1] == self.bound.n_inputs
-            and 0 < view.shape[0] <= self.few_rows
-            and (data.is_uint8 or view.format[0] == expected)
-            and view.format[1] == 0
-            and <size_t>view.buf % <size_t>view.itemsize == 0
-        ):
+        try:
+            data.X = view.buf
+            data.is_uint8 = view.format[0] == b"B"
+            if (
+                view.ndim != 2
+                or view.shape[1] != self.bound.n_inputs
+                or not 0 < view.shape[0] <= self.few_rows
+                or not (data.is_uint8 or view.format[0] == expected)
+                or view.format[1] != 0
+                or <size_t>view.buf % <size_t>view.itemsize != 0
+            ):
+                return None
             data.n_features = data.ldx = view.shape[1]
             out = empty((view.shape[0], net.layers[net.n_layers - 1].W.cols), self.dtype)
             finite = self.run_alone(&data, bind(out), fm_matrix(NULL, 0, 0, 0), itemsize)
-        PyBuffer_Release(&view)
-        return out if finite else None
+            return out if finite else None
+        finally:
+            PyBuffer_Release(&view)
 
     cdef bint run_alone(
         self, const fm_data *data, fm_matrix out, fm_matrix Z, size_t itemsize
