@@ -338,7 +338,8 @@ INLINE FN(layer_part) FN(next_part)(const fm_net *net, int l, const fm_batch *ba
   do l++;
   while (l < net->n_layers && net->layers[l].kind != FM_DENSE);
   if (n_parts == 1 || l >= net->n_layers || update->mode == FM_GRADIENT) return next;
-  const int asks_itself = !FN(is_narrow)(&net->layers[l]) && !FN(skips_in_pairs)(net, l, batch);
+  const int asks_itself = update->mode == FM_FUSED && !FN(is_narrow)(&net->layers[l]) &&
+                          !FN(skips_in_pairs)(net, l, batch);
   if (asks_itself || FN(is_far)(&net->layers[l])) return next;
   next.layer = &net->layers[l];
   next.first = FN(first_strip)(next.layer, 0, part, n_parts);

@@ -207,8 +207,8 @@ class Predictor(Protocol):
         """
 
     def predict_few(self, X: Any) -> Array | None:
-        """Outputs for something unchecked, if that is the faster; None where it has to be checked,
-        or is refused.
+        """Outputs (n, n_outputs) for an `X` that nobody has checked, where the backend sees at once
+        that it is a plain array of a few finite rows; None for everything else, right or wrong.
         """
 
 
