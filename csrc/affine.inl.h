@@ -573,35 +573,3 @@ static void FN(transpose)(const fm_matrix *W, fm_matrix *WT) {
       FN(transpose_block)(rows, cols, w + i * W->ld + j, W->ld, t + j * WT->ld + i, WT->ld);
     }
 }
-
-/* Numbers of memory for a panel of columns of W^T.  W (k, n) */
-INLINE ptrdiff_t FN(panel_size)(const fm_matrix *W) { return W->cols * 3 * VL; }
-
-/* dX = dZ W^T.  dZ (m, n), W (k, n)  IN;  dX (m, k)  OUT;  panel (panel_size,): memory
- * Each thread turns round what it needs. A copy of W^T that the optimizer keeps takes as long to
- * make, and of its lines one thread writes what the others have read and have to read again
- * (784-1024-1024-10: an epoch 5% longer, the copy being 4 MB). */
-static void FN(affine_backward_inputs)(const fm_matrix *dZ, const fm_matrix *W, fm_matrix *dX,
-                                       REAL *panel) {
-  FN(tile_job)
-  job = {.k = W->cols,
-         .x = dZ->data,
-         .ldx = dZ->ld,
-         .w = panel,
-         .ldz = dX->ld,
-         .ld_behind = W->ld,
-         .turned = 1};
-  for (ptrdiff_t i = 0, nv; i < W->rows; i += nv * VL) {
-    const ptrdiff_t left = W->rows - i;
-    nv = FN(forward_vectors)(left);
-    const ptrdiff_t n = left < nv * VL ? left : nv * VL;
-    const fm_matrix rows = {(REAL *)W->data + i * W->ld, n, W->cols, W->ld};
-    fm_matrix columns = {panel, W->cols, n, nv * VL};
-    FN(transpose)(&rows, &columns);
-    job.ldw = columns.ld;
-    job.tail = FN(tail_of)(left, nv);
-    job.z = (REAL *)dX->data + i;
-    job.behind = left > n ? (const REAL *)rows.data + n * W->ld : NULL;
-    FN(panel_product)(dZ->rows, nv, job);
-  }
-}

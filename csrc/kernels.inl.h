@@ -9,6 +9,8 @@
 
 #include "affine.inl.h"
 
+#include "backward.inl.h"
+
 #include "activations.inl.h"
 
 #include "losses.inl.h"

@@ -41,10 +41,6 @@ static void FN(gather)(const fm_data *data, const ptrdiff_t *index, ptrdiff_t n,
   }
 }
 
-INLINE fm_matrix FN(rows_of)(const fm_matrix *M, ptrdiff_t start, ptrdiff_t stop) {
-  return (fm_matrix){(REAL *)M->data + start * M->ld, stop - start, M->cols, M->ld};
-}
-
 INLINE fm_bits FN(bits_from)(fm_bits bits, ptrdiff_t start) {
   return (fm_bits){bits.data ? bits.data + start * bits.ld : NULL, bits.ld};
 }
@@ -173,7 +169,7 @@ static int FN(net_forward)(const fm_net *net, const fm_matrix *X, void *scratch)
 INLINE void FN(backward_layer)(const fm_layer *layer, const fm_batch *batch, ptrdiff_t start,
                                const fm_matrix *dZ, fm_matrix *dX, void *scratch) {
   if (layer->kind == FM_DENSE) {
-    FN(affine_backward_inputs)(dZ, &layer->W, dX, scratch);
+    FN(affine_backward_inputs)(dZ, &layer->W, dX, start, batch->n, scratch);
     return;
   }
   const fm_matrix H = FN(rows_of)(&layer->H, start, start + dZ->rows);
@@ -368,9 +364,9 @@ static ptrdiff_t FN(batch_rows)(const fm_net *net, const fm_data *data, fm_batch
     for (ptrdiff_t r = 0; r < n; r++) losses[r] *= weights[r] * net->loss_factor;
   }
   if (stage < n_norms) return count;
-  /* Back in higher blocks: for each of them weights are turned round. */
+  /* Back in higher blocks: each of them reads all weights, or turns them round. */
   const int top = stage == n_norms ? net->n_layers - 1 : end;
-  const ptrdiff_t rows = stop - start, n_blocks = N_BLOCKS(rows, 4 * BLOCK);
+  const ptrdiff_t rows = stop - start, n_blocks = N_BLOCKS(rows, FN(BACK_BLOCK));
   for (ptrdiff_t i = 0; i < n_blocks; i++)
     FN(backward_rows)(net, batch, top, bottom, start + rows * i / n_blocks,
                       start + rows * (i + 1) / n_blocks, scratch);

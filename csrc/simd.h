@@ -259,6 +259,28 @@ INLINE void vtranspose(const int shrinking, vec block[]) {
 #endif
 }
 
+/* Lane i: the sum of vector i's lanes. In log2(VL) rounds pairs of vectors become one. */
+#define vsums FN(vsums_)
+INLINE vec vsums(vec block[]) {
+#ifdef __clang__
+  vec sums = {0};
+  for (int i = 0; i < VL; i++)
+    for (int j = 0; j < VL; j++) sums[i] += block[i][j];
+  return sums;
+#else
+#pragma GCC unroll 4
+  for (int width = (int)VL / 2; width > 0; width /= 2) {
+    const ivec low = vlane() + (((vlane() & width) != 0) & (INT)(VL - width)), high = low + width;
+#pragma GCC unroll 8
+    for (int i = 0; i < VL / 2; i++)
+      if (i < width)
+        block[i] = __builtin_shuffle(block[i], block[i + width], low) +
+                   __builtin_shuffle(block[i], block[i + width], high);
+  }
+  return block[0];
+#endif
+}
+
 /* The front half of a, then that of b; the back half of a, twice. */
 #define vjoin FN(vjoin_)
 #define vback FN(vback_)

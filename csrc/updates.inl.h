@@ -124,21 +124,22 @@ typedef struct {
 
 /* Bytes of scratch that a thread needs. */
 static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
-  ptrdiff_t largest = 0, panels = 0;
+  ptrdiff_t largest = 0, rows = 0;
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
     const ptrdiff_t strips =
         FN(skips_in_pairs)(net, l, batch) ? FN(strips_together)(net, l, batch, 1) : 1;
     const ptrdiff_t size = strips * FN(strip_rows)(layer) * layer->W.ld;
-    const ptrdiff_t panel = l > net->first_trained ? FN(panel_size)(&layer->W) : 0;
+    const ptrdiff_t back =
+        l > net->first_trained ? FN(backward_size)(&layer->W, batch->X[0].rows) : 0;
     if (size > largest) largest = size;
-    if (panel > panels) panels = panel;
+    if (back > rows) rows = back;
   }
   const size_t list = (size_t)FN(list_ld)(FN(widest)(net, batch->X[0].cols)) * sizeof(int32_t);
   const size_t updates =
       FN(turned_size)(net, batch) + FN(samples_size)(batch) + (size_t)largest * sizeof(REAL);
-  const size_t rows = list > (size_t)panels * sizeof(REAL) ? list : (size_t)panels * sizeof(REAL);
-  return rows > updates ? rows : updates;
+  const size_t back = (size_t)rows * sizeof(REAL), forward_or_back = list > back ? list : back;
+  return forward_or_back > updates ? forward_or_back : updates;
 }
 
 /* Whether zeros of layer l's inputs may be many enough for pairs. Of those of a hidden layer, which

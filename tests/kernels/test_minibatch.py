@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastmlp import SGD, Adagrad, Adam, AdamW, BatchNorm, Dense, Dropout, LayerNorm, Nadam, RMSprop
@@ -283,6 +283,29 @@ def test_layers_of_few_units(isa, dtype, n_units, zeros, options):
     orders = [np.arange(50), np.arange(50)[::-1].copy()]
     check_against_specification(network, Adam(epsilon=0.1), data, orders, options)
     check_bits(network, data, zeros, options)
+
+
+@given(
+    widths=st.lists(st.integers(1, 130), min_size=3, max_size=3),
+    batch_size=st.integers(1, 135),
+    ragged=st.integers(0, 40),
+    seed=seeds,
+)
+@example(widths=[130, 130, 130], batch_size=100, ragged=35, seed=0)  # rows of both halves alone
+@example(widths=[130, 129, 130], batch_size=131, ragged=1, seed=0)  # of the second half alone
+@example(widths=[16, 130, 127], batch_size=9, ragged=2, seed=0)  # all rows alone
+@settings(max_examples=20)
+def test_back_by_rows_and_by_columns(isa, dtype, widths, batch_size, ragged, seed):
+    """The lanes of the way back are a small batch's rows, or a large one's columns."""
+    widths = [7, *widths, 3]
+    activations = ["tanh", "gelu", "identity", "softmax"]
+    network = make_network(widths, activations, "cross_entropy", dtype, seed)
+    data = make_data(network[0], batch_size + ragged, batch_size, seed, labels=True)
+    order = np.arange(len(data.X))
+    check_against_specification(network, SGD(momentum=0.9), data, [order])
+    one = core_epochs(network, SGD(momentum=0.9), data, 1, n_epochs=1)
+    for n_threads in (2, 3, 8):
+        assert core_epochs(network, SGD(momentum=0.9), data, n_threads, n_epochs=1) == one
 
 
 @pytest.mark.parametrize(
