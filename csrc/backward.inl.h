@@ -22,16 +22,17 @@ INLINE FN(span) FN(overlap)(FN(span) a, FN(span) b) {
   return (FN(span)){a.start > b.start ? a.start : b.start, a.stop < b.stop ? a.stop : b.stop};
 }
 
-/* How many of h rows are left behind whole vectors; 0, where a vector for them takes no longer than
- * they do alone, each with sums over lanes: as long as k + 64 of a vector's. */
+/* How many of h rows go back alone: those behind whole vectors, where one more vector would take
+ * longer. For a row of W it takes k multiply-adds; a row alone, whose products are summed over
+ * lanes, about 2 / VL of k + 64. */
 INLINE ptrdiff_t FN(left_alone)(ptrdiff_t h, ptrdiff_t k) {
   const ptrdiff_t left = h % VL;
   return left * (k + 64) <= VL / 2 * k ? left : 0;
 }
 
-/* Which rows of a batch of n go back as lanes, and which alone: the last ones of each half, which
- * is what one thread has, of two. Sums over lanes have another order, so whose they are may not
- * depend on the threads.  lanes, alone (2,)  OUT */
+/* Which rows of a batch of n go back as lanes, and which alone: the last ones of each half, since
+ * half a batch is what each of two threads has. Sums over lanes have another order, so which rows
+ * have them may not depend on the number of threads.  lanes, alone (2,)  OUT */
 INLINE void FN(split_rows)(ptrdiff_t n, ptrdiff_t k, FN(span) lanes[], FN(span) alone[]) {
   const ptrdiff_t half = n / 2, first = half - FN(left_alone)(half, k);
   const ptrdiff_t second = n - FN(left_alone)(n - half, k);
@@ -159,7 +160,8 @@ static void FN(backward_by_rows)(const fm_matrix *dZ, const fm_matrix *W, fm_mat
     for (ptrdiff_t j = 0, nv; j < ld; j += nv * VL) {
       nv = FN(forward_vectors)(ld - j);
       job.w = memory + j, job.z = piece + j;
-      job.behind = j == 0 && end < W->rows ? behind : NULL, job.ld_behind = nv * VL;
+      job.behind = j == 0 && end < W->rows ? behind : NULL; /* line by line, as it lies */
+      job.ld_behind = nv * VL;
       FN(panel_product)(end - i, nv, job);
     }
     for (int s = 0; s < 2; s++) {
