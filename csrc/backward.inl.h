@@ -7,35 +7,45 @@ INLINE fm_matrix FN(rows_of)(const fm_matrix *M, ptrdiff_t start, ptrdiff_t stop
   return (fm_matrix){(REAL *)M->data + start * M->ld, stop - start, M->cols, M->ld};
 }
 
-/* Whether there is less to turn round of half a batch's dZ and dX than of W, for a batch of n. It
- * may not depend on how many rows a thread has.  W (k, n_out) */
-INLINE int FN(lanes_are_rows)(const fm_matrix *W, ptrdiff_t n) {
-  return n / 2 * (W->rows + W->cols) < W->rows * W->cols && W->rows >= VL;
-}
-
 /* Rows of a batch; none where stop <= start. */
 typedef struct {
   ptrdiff_t start, stop;
 } FN(span);
 
-INLINE FN(span) FN(overlap)(FN(span) a, FN(span) b) {
-  return (FN(span)){a.start > b.start ? a.start : b.start, a.stop < b.stop ? a.stop : b.stop};
+/* What of `rows` a thread has, numbered from the first one of its own. */
+INLINE FN(span) FN(part_of_own)(FN(span) rows, FN(span) own) {
+  return (FN(span)){(rows.start > own.start ? rows.start : own.start) - own.start,
+                    (rows.stop < own.stop ? rows.stop : own.stop) - own.start};
 }
 
 /* How many of h rows go back alone: those behind whole vectors, where one more vector would take
- * longer. For a row of W it takes k multiply-adds; a row alone, whose products are summed over
- * lanes, about 2 / VL of k + 64. */
-INLINE ptrdiff_t FN(left_alone)(ptrdiff_t h, ptrdiff_t k) {
+ * longer. For a row of W it takes n_out multiply-adds; a row alone, whose products are summed over
+ * lanes, about 2 / VL of n_out + 64. */
+INLINE ptrdiff_t FN(left_alone)(ptrdiff_t h, ptrdiff_t n_out) {
   const ptrdiff_t left = h % VL;
-  return left * (k + 64) <= VL / 2 * k ? left : 0;
+  return left * (n_out + 64) <= VL / 2 * n_out ? left : 0;
+}
+
+/* Whether rows are the better lanes for a batch of n; it may not depend on how many of them a
+ * thread has. To turn a matrix round takes as long as TURN rows' products with it. A row alone
+ * takes twice as long as one in a vector, and one vector a third longer than its share of several,
+ * which have more chains (300 by 300, 256 by 128, 128 by 64, 64 by 32, batches of 1 to 200).
+ * W (k, n_out) */
+INLINE int FN(lanes_are_rows)(const fm_matrix *W, ptrdiff_t n) {
+  enum { TURN = 9 };
+  const ptrdiff_t k = W->rows, n_out = W->cols, h = n - n / 2, alone = FN(left_alone)(h, n_out);
+  const ptrdiff_t lanes = N_BLOCKS(h - alone, VL) * VL, idle = lanes - (h - alone);
+  const ptrdiff_t more = idle + alone + (lanes == VL ? VL / 3 : 0);
+  if (k < VL) return 0; /* rows alone take as many rows of W at once */
+  return lanes == 0 || (TURN - more) * k * n_out > TURN * h * (k + n_out);
 }
 
 /* Which rows of a batch of n go back as lanes, and which alone: the last ones of each half, since
  * half a batch is what each of two threads has. Sums over lanes have another order, so which rows
  * have them may not depend on the number of threads.  lanes, alone (2,)  OUT */
-INLINE void FN(split_rows)(ptrdiff_t n, ptrdiff_t k, FN(span) lanes[], FN(span) alone[]) {
-  const ptrdiff_t half = n / 2, first = half - FN(left_alone)(half, k);
-  const ptrdiff_t second = n - FN(left_alone)(n - half, k);
+INLINE void FN(split_rows)(ptrdiff_t n, ptrdiff_t n_out, FN(span) lanes[], FN(span) alone[]) {
+  const ptrdiff_t half = n / 2, first = half - FN(left_alone)(half, n_out);
+  const ptrdiff_t second = n - FN(left_alone)(n - half, n_out);
   lanes[0] = (FN(span)){0, first < half ? first : second};
   lanes[1] = (FN(span)){first < half ? half : n, second};
   alone[0] = (FN(span)){first, half};
@@ -102,31 +112,28 @@ INLINE void FN(alone_tile)(const int rows, ptrdiff_t k, const REAL *d, ptrdiff_t
   if (rows == 2) vstoren(x + ldx, vback(sums), c);
 }
 
-NOINLINE void FN(alone_1)(ptrdiff_t k, const REAL *d, const REAL *w, ptrdiff_t ldw, REAL *x) {
-  FN(alone_tile)(1, k, d, 0, w, ldw, x, 0);
-}
-
-NOINLINE void FN(alone_2)(ptrdiff_t k, const REAL *d, ptrdiff_t ldd, const REAL *w, ptrdiff_t ldw,
-                          REAL *x, ptrdiff_t ldx) {
-  FN(alone_tile)(2, k, d, ldd, w, ldw, x, ldx);
-}
+#define DEFINE_ALONE(rows)                                                                         \
+  NOINLINE void FN(alone_##rows)(ptrdiff_t k, const REAL *d, ptrdiff_t ldd, const REAL *w,         \
+                                 ptrdiff_t ldw, REAL *x, ptrdiff_t ldx) {                          \
+    FN(alone_tile)(rows, k, d, ldd, w, ldw, x, ldx);                                               \
+  }
+DEFINE_ALONE(1)
+DEFINE_ALONE(2)
+#undef DEFINE_ALONE
 
 /* Columns [i, end) of dX = dZ W^T, two rows at a time. The last block of W's rows may begin before.
- * dZ (m, n), W (k, n), k >= VL  IN;  dX (m, k)  OUT */
+ * dZ (m, n_out), W (k, n_out), k >= VL  IN;  dX (m, k)  OUT */
 static void FN(backward_alone)(const fm_matrix *dZ, const fm_matrix *W, ptrdiff_t i, ptrdiff_t end,
                                fm_matrix *dX) {
-  const ptrdiff_t n = W->cols, last = W->rows;
   for (ptrdiff_t r = 0; r < dZ->rows; r += 2) {
     const REAL *d = (const REAL *)dZ->data + r * dZ->ld;
     REAL *x = (REAL *)dX->data + r * dX->ld;
-    const ptrdiff_t block = r + 1 < dZ->rows ? VL / 2 : VL;
+    const int two = r + 1 < dZ->rows;
+    const ptrdiff_t block = two ? VL / 2 : VL;
     for (ptrdiff_t row = i; row < end; row += block) {
-      const ptrdiff_t j = row + block <= last ? row : last - block;
-      const REAL *w = (const REAL *)W->data + j * W->ld;
-      if (block < VL)
-        FN(alone_2)(n, d, dZ->ld, w, W->ld, x + j, dX->ld);
-      else
-        FN(alone_1)(n, d, w, W->ld, x + j);
+      const ptrdiff_t j = row + block <= W->rows ? row : W->rows - block;
+      (two ? FN(alone_2) : FN(alone_1))(W->cols, d, dZ->ld, (const REAL *)W->data + j * W->ld,
+                                        W->ld, x + j, dX->ld);
     }
   }
 }
@@ -136,27 +143,27 @@ static void FN(backward_alone)(const fm_matrix *dZ, const fm_matrix *W, ptrdiff_
  * Behind a span's last row there are lanes of which nothing is wanted. */
 static void FN(backward_by_rows)(const fm_matrix *dZ, const fm_matrix *W, fm_matrix *dX,
                                  FN(span) own, ptrdiff_t n, REAL *memory) {
-  const ptrdiff_t k = W->cols;
+  const ptrdiff_t n_out = W->cols;
   FN(span) lanes[2], alone[2];
-  FN(split_rows)(n, k, lanes, alone);
+  FN(split_rows)(n, n_out, lanes, alone);
   ptrdiff_t place[3] = {0}; /* of a span's first lane */
   for (int s = 0; s < 2; s++) {
-    lanes[s] = FN(overlap)(lanes[s], own);
-    alone[s] = FN(overlap)(alone[s], own);
+    lanes[s] = FN(part_of_own)(lanes[s], own);
+    alone[s] = FN(part_of_own)(alone[s], own);
     const ptrdiff_t rows = lanes[s].stop - lanes[s].start;
     place[s + 1] = place[s] + (rows > 0 ? N_BLOCKS(rows, VL) * VL : 0);
   }
   const ptrdiff_t ld = place[2];
-  REAL *piece = memory + k * ld;
+  REAL *piece = memory + n_out * ld;
   for (int s = 0; s < 2; s++) {
-    const fm_matrix D = FN(rows_of)(dZ, lanes[s].start - own.start, lanes[s].stop - own.start);
-    fm_matrix DT = {memory + place[s], k, D.rows, ld};
+    const fm_matrix D = FN(rows_of)(dZ, lanes[s].start, lanes[s].stop);
+    fm_matrix DT = {memory + place[s], n_out, D.rows, ld};
     FN(transpose)(&D, &DT);
   }
   for (ptrdiff_t i = 0, end; i < W->rows; i = end) {
     end = W->rows - i < FN(NEAR_ROWS) ? W->rows : i + FN(NEAR_ROWS);
     const REAL *w = (const REAL *)W->data + i * W->ld, *behind = w + (end - i) * W->ld;
-    FN(tile_job) job = {.k = k, .x = w, .ldx = W->ld, .ldw = ld, .ldz = ld, .tail = VL};
+    FN(tile_job) job = {.k = n_out, .x = w, .ldx = W->ld, .ldw = ld, .ldz = ld, .tail = VL};
     for (ptrdiff_t j = 0, nv; j < ld; j += nv * VL) {
       nv = FN(forward_vectors)(ld - j);
       job.w = memory + j, job.z = piece + j;
@@ -165,18 +172,18 @@ static void FN(backward_by_rows)(const fm_matrix *dZ, const fm_matrix *W, fm_mat
       FN(panel_product)(end - i, nv, job);
     }
     for (int s = 0; s < 2; s++) {
-      fm_matrix X = FN(rows_of)(dX, lanes[s].start - own.start, lanes[s].stop - own.start);
+      fm_matrix X = FN(rows_of)(dX, lanes[s].start, lanes[s].stop);
       const fm_matrix XT = {piece + place[s], end - i, X.rows, ld};
       X.data = (REAL *)X.data + i;
       FN(transpose)(&XT, &X);
-      X = FN(rows_of)(dX, alone[s].start - own.start, alone[s].stop - own.start);
-      const fm_matrix D = FN(rows_of)(dZ, alone[s].start - own.start, alone[s].stop - own.start);
+      X = FN(rows_of)(dX, alone[s].start, alone[s].stop);
+      const fm_matrix D = FN(rows_of)(dZ, alone[s].start, alone[s].stop);
       FN(backward_alone)(&D, W, i, end, &X);
     }
   }
 }
 
-/* dX = dZ W^T for lanes that are columns.  panel (n, 3 VL): memory
+/* dX = dZ W^T for lanes that are columns.  panel (n_out, 3 VL): memory
  * Each thread turns round what it needs. A copy of W^T that the optimizer keeps takes as long to
  * make, and of its lines one thread writes what the others have read and have to read again
  * (784-1024-1024-10: an epoch 5% longer, the copy being 4 MB). */

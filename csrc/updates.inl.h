@@ -124,22 +124,25 @@ typedef struct {
 
 /* Bytes of scratch that a thread needs. */
 static size_t FN(scratch_size)(const fm_net *net, const fm_batch *batch) {
-  ptrdiff_t largest = 0, rows = 0;
+  ptrdiff_t gradient = 0, back = 0;
   for (int l = 0; l < net->n_layers; l++) {
     const fm_layer *layer = &net->layers[l];
     const ptrdiff_t strips =
         FN(skips_in_pairs)(net, l, batch) ? FN(strips_together)(net, l, batch, 1) : 1;
-    const ptrdiff_t size = strips * FN(strip_rows)(layer) * layer->W.ld;
-    const ptrdiff_t back =
+    const ptrdiff_t strip = strips * FN(strip_rows)(layer) * layer->W.ld;
+    const ptrdiff_t way =
         l > net->first_trained ? FN(backward_size)(&layer->W, batch->X[0].rows) : 0;
-    if (size > largest) largest = size;
-    if (back > rows) rows = back;
+    if (strip > gradient) gradient = strip;
+    if (way > back) back = way;
   }
-  const size_t list = (size_t)FN(list_ld)(FN(widest)(net, batch->X[0].cols)) * sizeof(int32_t);
-  const size_t updates =
-      FN(turned_size)(net, batch) + FN(samples_size)(batch) + (size_t)largest * sizeof(REAL);
-  const size_t back = (size_t)rows * sizeof(REAL), forward_or_back = list > back ? list : back;
-  return forward_or_back > updates ? forward_or_back : updates;
+  const size_t phases[] = {
+      (size_t)FN(list_ld)(FN(widest)(net, batch->X[0].cols)) * sizeof(int32_t),
+      (size_t)back * sizeof(REAL),
+      FN(turned_size)(net, batch) + FN(samples_size)(batch) + (size_t)gradient * sizeof(REAL)};
+  size_t largest = 0;
+  for (int i = 0; i < 3; i++)
+    if (phases[i] > largest) largest = phases[i];
+  return largest;
 }
 
 /* Whether zeros of layer l's inputs may be many enough for pairs. Of those of a hidden layer, which
