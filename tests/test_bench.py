@@ -15,8 +15,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fastmlp.backends import load_compiled
-from fastmlp.bench import measuring, worker
+from fastmlp.bench import distance, measuring, worker
 from fastmlp.bench.command import bench
+from fastmlp.bench.distance import FAR, bring_near, measure_distance
 from fastmlp.bench.kernels import kernel_table, run_kernels
 from fastmlp.bench.machine import OtherLoad, cpus_for, describe_machine
 from fastmlp.bench.peak import measure_peak
@@ -99,6 +100,7 @@ def test_json_of_a_run(digits):
     assert section["widths"] == [64, 64, 10]
     assert section["optimizer"]["name"] == "Adam"
     assert section["n_samples"] == 1437
+    assert section["distances"] == []  # of one thread
     for peer in section["peers"]:
         if peer["skipped"]:
             assert set(peer) == {"name", "label", "skipped"}
@@ -219,6 +221,24 @@ def test_peers_alternate_and_the_first_turn_does_not_count(monkeypatch):
     assert log == ["a", "b", "a", "b", "a", "b", "b"]
     assert turns[0][1].values == [2.0, 3.0]
     assert turns[1][1].values == [2.0, 3.0, 4.0]
+
+
+def test_turns_of_several_threads_bring_the_cpus_near(monkeypatch):
+    monkeypatch.setattr(measuring, "PAUSE", 0)
+    monkeypatch.setattr(measuring, "cpus_for", lambda n_threads: list(range(n_threads)))
+    distances = iter([9e-8, 5e-8, 2e-7, 6e-8])
+    monkeypatch.setattr(
+        measuring, "bring_near", lambda cpus, patience: next(distances) if len(cpus) == 2 else None
+    )
+    section = section_of(WORKLOADS["minibatch"])
+    turns = [(Actor("a", []), PeerResult("a", "a", 3)), (Actor("b", []), PeerResult("b", "b", 1))]
+    measuring._take_turns(section, turns, 3, lambda text: None)
+    assert section.distances == [5e-8, 2e-7, 6e-8]
+    shown = text_of(table(Run(describe_machine(), {}, 3, [section])))
+    told = "in 1 of 3 turns of several threads the CPUs were far from each other"
+    assert told in " ".join(shown.split())
+    section.distances = [FAR]
+    assert "far" not in text_of(table(Run({"cpu": "c", "cores": 2, "isa": ""}, {}, 3, [section])))
 
 
 # --- Figures --------------------------------------------------------------------------------------
@@ -441,6 +461,32 @@ def test_cpus_are_distinct_and_ours():
     for n_threads in (1, 2, 3):
         cpus = cpus_for(n_threads)
         assert len(cpus) == len(set(cpus)) == min(n_threads, available)
+
+
+@needs_compiled
+def test_distance():
+    cpus = cpus_for(2)
+    if len(cpus) == 2:
+        assert 1e-9 < measure_distance(cpus) < 1e-3
+    assert measure_distance([cpus[0], cpus[0]]) > 0  # by turns, and it ends
+    assert measure_distance(cpus[:1]) is None
+
+
+def test_cpus_are_woken_until_they_are_near(monkeypatch):
+    measured = iter([2e-7, 2.1e-7, 6e-8, 2e-7])
+    woken = []
+    monkeypatch.setattr(distance, "measure_distance", lambda cpus: next(measured))
+    monkeypatch.setattr(distance, "_wake", woken.append)
+    assert bring_near([0, 1], 60) == 6e-8
+    assert woken == [[0, 1]] * 2
+    assert bring_near([0, 1], 0) == 2e-7  # no patience
+    assert len(woken) == 2
+
+
+def test_waking_ends(monkeypatch):
+    monkeypatch.setattr(distance, "WAKES", 3)
+    cpus = cpus_for(2)
+    distance._wake([cpus[0], cpus[-1]])
 
 
 @needs_compiled

@@ -6,6 +6,7 @@ Also the door through which arrays reach the kernels, `matrix_of`.
 from fastmlp._core.kernels cimport (
     FM_FLOAT32,
     FM_FLOAT64,
+    atomic_int,
     fm_have_openmp,
     fm_isa_names,
     fm_isa_supported,
@@ -13,6 +14,7 @@ from fastmlp._core.kernels cimport (
     fm_kernels_of,
     fm_matrix,
     fm_max_threads,
+    fm_pass_line,
     fm_release_threads,
     fm_set_native_activations,
 )
@@ -69,6 +71,12 @@ def have_openmp():
 def openmp_limit():
     """Threads that OpenMP would start now: OMP_NUM_THREADS, threadpoolctl and joblib set it."""
     return fm_max_threads()
+
+
+def pass_line(int[::1] line, int first, int n):
+    """Add 1 to line[0] when it is first, first + 2, ..., n times; another thread does the rest."""
+    with nogil:
+        fm_pass_line(<atomic_int *>&line[0], first, n)
 
 
 def release_threads():

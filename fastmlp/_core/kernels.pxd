@@ -198,6 +198,11 @@ cdef extern from "threads.h" nogil:
     void fm_start_init(fm_start *start)
     void fm_start_work(fm_start *start)
 
+    ctypedef struct atomic_int:
+        pass
+
+    void fm_pass_line(atomic_int *line, int first, int n)
+
     ctypedef struct fm_barrier:
         pass
 

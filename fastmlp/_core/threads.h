@@ -91,6 +91,17 @@ static inline void fm_start_work(fm_start *start) {
 #endif
 }
 
+/* One of two threads that change a line by turns: n times, when it is `first`, first + 2, ..., it
+ * adds 1. Gives way where the other one may be waiting for this CPU. */
+static inline void fm_pass_line(atomic_int *line, int first, int n) {
+  enum { SPINS = 500 };
+  for (int i = first; i < first + 2 * n; i += 2) {
+    for (int spins = 0; atomic_load_explicit(line, memory_order_acquire) != i; spins++)
+      spins < SPINS ? fm_pause() : (void)sched_yield();
+    atomic_store_explicit(line, i + 1, memory_order_release);
+  }
+}
+
 /* A barrier that spins for about 30 us, longer than a team's threads are apart when each has a
  * core, and then sleeps. OpenMP's own spins for milliseconds: when another process holds one of the
  * cores, that takes the time from the very thread that is waited for. For the same reason a thread

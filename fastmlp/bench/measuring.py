@@ -6,7 +6,8 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from fastmlp import config
-from fastmlp.bench.machine import OtherLoad, describe_machine, keep_busy, versions
+from fastmlp.bench.distance import bring_near
+from fastmlp.bench.machine import OtherLoad, cpus_for, describe_machine, keep_busy, versions
 from fastmlp.bench.peers import PEERS, PeerRecord
 from fastmlp.bench.problems import load_problem
 from fastmlp.bench.remote import Remote, SkippedError
@@ -17,13 +18,16 @@ from fastmlp.bench.workloads import WORKLOADS, Task, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["PAUSE", "run"]
+__all__ = ["PATIENCE", "PAUSE", "run"]
 
 Participant = Remote | Program
 
 PAUSE = 0.2
 """Seconds before each turn, in which every CPU is kept busy: OpenBLAS's threads go on spinning for
 90 ms after their work, and CPUs that have slept are slow, see `keep_busy`."""
+
+PATIENCE = 2.0
+"""Seconds before a turn of several threads in which CPUs far from each other may come near."""
 
 
 def run(
@@ -147,6 +151,8 @@ def _take_turns(
             if turn > repeats and peer.score is not None:
                 continue
             say(f"{section.workload.name}: {peer.label}, turn {turn} of {repeats}")
+            distance = bring_near(cpus_for(peer.threads)[:2], PATIENCE)
+            section.distances += [distance] if turn and distance else []
             keep_busy(PAUSE)
             try:
                 measurement = participant.measure()

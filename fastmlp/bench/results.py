@@ -72,6 +72,9 @@ class WorkloadResult:
     peers : list of PeerResult
     other_load : float or None
         Share of the CPUs that other processes took meanwhile.
+    distances : list of float
+        Seconds that a cache line took from one CPU to the other before each turn of several
+        threads.
     """
 
     workload: Workload
@@ -83,6 +86,7 @@ class WorkloadResult:
     flop: int = 0
     peers: list[PeerResult] = field(default_factory=list)
     other_load: float | None = None
+    distances: list[float] = field(default_factory=list)
 
     @property
     def ours(self) -> PeerResult | None:
@@ -152,6 +156,7 @@ class WorkloadResult:
             "flop": self.flop or None,
             "peak_gflops": self.peak,
             "other_load": self.other_load,
+            "distances": self.distances,
             "peers": [self._peer_to_dict(peer) for peer in self.peers],
         }
 

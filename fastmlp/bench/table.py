@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fastmlp.bench.distance import FAR
 from fastmlp.bench.problems import ON_PURPOSE
 from fastmlp.bench.workloads import Task
 
@@ -143,6 +144,12 @@ def _remarks(section: WorkloadResult) -> Iterator[Text]:
         texts.append(
             f"other processes took {section.other_load:.0%} of the CPUs meanwhile: repeat it on a "
             "quiet machine"
+        )
+    far = [distance for distance in section.distances if distance > FAR]
+    if far:
+        texts.append(
+            f"in {len(far)} of {len(section.distances)} turns of several threads the CPUs were far "
+            f"from each other: a cache line took {max(far) * 1e9:.0f} ns between them"
         )
     if section.generated not in ("", ON_PURPOSE):
         texts.append(f"generated data of the same shape: {section.generated}")
