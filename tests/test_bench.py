@@ -483,10 +483,12 @@ def test_cpus_are_woken_until_they_are_near(monkeypatch):
     assert len(woken) == 2
 
 
-def test_waking_ends(monkeypatch):
+def test_who_measures_and_wakes_is_not_bound_to_a_cpu(monkeypatch):
     monkeypatch.setattr(distance, "WAKES", 3)
-    cpus = cpus_for(2)
+    before, cpus = cpus_for(10**6), cpus_for(2)
+    measure_distance(cpus)
     distance._wake([cpus[0], cpus[-1]])
+    assert cpus_for(10**6) == before
 
 
 @needs_compiled

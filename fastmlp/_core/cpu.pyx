@@ -1,4 +1,5 @@
-"""The one owner of the kernel tables: which instruction set runs; and OpenMP's limits.
+"""The one owner of the kernel tables: which instruction set runs; OpenMP's limits; a line's way
+from one CPU to another.
 
 Also the door through which arrays reach the kernels, `matrix_of`.
 """

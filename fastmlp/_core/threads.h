@@ -1,5 +1,5 @@
-/* The only file that touches OpenMP; the start of a team's work, and its barrier. Without OpenMP a
- * team is one thread. */
+/* The only file that touches OpenMP; the start of a team's work, its barrier, what it exchanges.
+ * Without OpenMP a team is one thread. */
 #ifndef FASTMLP_THREADS_H
 #define FASTMLP_THREADS_H
 
