@@ -8,6 +8,7 @@
 
 #define FM_ISA avx2
 #define FM_VECTOR_BYTES 32
+#define FM_SPAN 32
 #define FM_TILE_ROWS 6
 #define FM_TILE_ROWS_3 4
 #define FM_STRIP_ROWS 6

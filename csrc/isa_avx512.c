@@ -8,6 +8,7 @@
 
 #define FM_ISA avx512
 #define FM_VECTOR_BYTES 64
+#define FM_SPAN 1
 #define FM_TILE_ROWS 14
 #define FM_TILE_ROWS_3 9
 #define FM_STRIP_ROWS 6

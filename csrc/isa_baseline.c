@@ -7,6 +7,7 @@
 
 #define FM_ISA baseline
 #define FM_VECTOR_BYTES 16
+#define FM_SPAN 1
 #define FM_TILE_ROWS 4
 #define FM_TILE_ROWS_3 4
 #define FM_STRIP_ROWS 4

@@ -9,6 +9,7 @@
 #define FM_ISA neon
 #define FM_NEON
 #define FM_VECTOR_BYTES 16
+#define FM_SPAN 1
 #define FM_TILE_ROWS 12
 #define FM_TILE_ROWS_3 9
 #define FM_STRIP_ROWS 6

@@ -1,5 +1,5 @@
 /* All kernel families for one instruction set and one dtype, and their table.
- * An isa_*.c sets FM_ISA, FM_VECTOR_BYTES, FM_TILE_ROWS, FM_TILE_ROWS_3, FM_STRIP_ROWS,
+ * An isa_*.c sets FM_ISA, FM_VECTOR_BYTES, FM_SPAN, FM_TILE_ROWS, FM_TILE_ROWS_3, FM_STRIP_ROWS,
  * FM_STRIP_VECTORS and FM_PAIR_VECTORS, and includes this twice. */
 
 #include "simd.h"
