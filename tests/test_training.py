@@ -582,7 +582,7 @@ from time import perf_counter
 backend, batch_size = sys.argv[1], int(sys.argv[2])
 optimizer = SGD(1e-4) if batch_size == 1 else Adam(1e-4)
 rng = np.random.default_rng(0)
-X, y = rng.standard_normal((200, 100), np.float32), rng.integers(0, 10, 200)
+X, y = rng.standard_normal((40, 100), np.float32), rng.integers(0, 10, 40)
 feeding.SAMPLES_AT_ONCE = 10**6  # seconds
 
 class StopAt(Callback):
@@ -615,7 +615,7 @@ step = net.optimizer_state.step
 twin = fitted([StopAt(step)])
 assert net.arena.flat.tobytes() == twin.arena.flat.tobytes()
 assert net.rng.bit_generator.state == twin.rng.bit_generator.state
-finished, rest = divmod(step, -(-200 // batch_size))
+finished, rest = divmod(step, -(-40 // batch_size))
 assert [r["epoch"] for r in net.history.records] == list(range(1, finished + 1))
 assert twin.history["loss"][:finished] == net.history["loss"]
 assert twin.history["accuracy"][:finished] == net.history["accuracy"]
