@@ -249,7 +249,8 @@ GUARDED = """
 from fastmlp._core import affine
 
 rng = np.random.default_rng(0)
-shapes = [(1, 1, 1), (1, 5, 3), (3, 2, 17), (15, 3, 31), (2, 7, 33), (1, 3, 129), (29, 16, 70), (7, 70, 33)]
+shapes = [(1, 1, 1), (1, 5, 3), (3, 2, 17), (15, 3, 31), (2, 7, 33), (1, 3, 129), (29, 16, 70)]
+shapes += [(7, 70, 33)]  # several spans of rows
 for dtype, at_end, (m, k, n), pad, n_threads in cases(shapes, (0, 7), (1, 2)):
     def array(*shape):
         return guarded(rng.standard_normal(shape).astype(dtype), pad, at_end)
