@@ -74,7 +74,9 @@ CASES = [
     *((kind(), rule) for kind, rule in [(RMSprop, rmsprop), (Adagrad, adagrad), (Adam, adam)]),
     *((kind(), rule) for kind, rule in [(AdamW, adamw), (Nadam, nadam)]),
 ]
-every_optimizer = pytest.mark.parametrize(("optimizer", "paper"), CASES, ids=lambda case: str(case))
+every_optimizer = pytest.mark.parametrize(
+    ("optimizer", "paper"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 EACH_KIND = [SGD(), SGD(momentum=0.9), RMSprop(), Adagrad(), Adam(), AdamW(), Nadam()]
 
 N = 37

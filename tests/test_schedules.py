@@ -73,7 +73,9 @@ EXAMPLES = [
     (WarmUp(WarmUp(OneCycle(0.8, 30), 3), 4), warm_up),
     (ReduceOnPlateau(0.8), lambda s, t: 0.8),
 ]
-every_schedule = pytest.mark.parametrize(("schedule", "formula"), EXAMPLES, ids=str)
+every_schedule = pytest.mark.parametrize(
+    ("schedule", "formula"), EXAMPLES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 
 
 def test_every_schedule_has_an_example():
