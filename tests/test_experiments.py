@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastmlp import Network, config
+from fastmlp import Network, config, report
 from fastmlp.backends import load_compiled
 from fastmlp.callbacks import Checkpoint
 from fastmlp.cli import app
@@ -25,9 +25,17 @@ EVERYTHING = {
 }
 
 
+@pytest.fixture
+def pictures():
+    """For tests that draw; in the others a run's curves.png stays empty: it takes 0.9 of a run."""
+    pytest.importorskip("matplotlib")
+
+
 @pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
+def environment(monkeypatch, tmp_path, request):
     monkeypatch.chdir(tmp_path)
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(report, "draw_curves", lambda path, history: path.touch())
     monkeypatch.setenv("COLUMNS", "80")
     if load_compiled() is None:
         monkeypatch.setenv("FASTMLP_BACKEND", "numpy")
@@ -107,8 +115,7 @@ def test_damaged_settings_are_refused(tmp_path, content):
 # --- train --run-dir ------------------------------------------------------------------------------
 
 
-def test_everything_is_in_the_folder():
-    pytest.importorskip("matplotlib")
+def test_everything_is_in_the_folder(pictures):
     result = document(
         "train", "iris", "--epochs", 4, "--run-dir", "a", "--validation-fraction", 0.2
     )
@@ -357,8 +364,7 @@ def test_validation_parts_keep_the_proportions():
         ("quantity.npz", {"curves"}),
     ],
 )
-def test_pictures(data, drawn):
-    pytest.importorskip("matplotlib")
+def test_pictures(pictures, data, drawn):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 2))
     np.savez("plane.npz", X=X, y=(X[:, 0] > 0).astype(int))
@@ -439,8 +445,7 @@ def test_runs_without_a_score_come_last():
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_runs_are_drawn():
-    pytest.importorskip("matplotlib")
+def test_runs_are_drawn(pictures):
     for i, options in enumerate([[], ["--quantity", "accuracy"]]):
         text("runs", "runs", "--plot", f"{i}.png", *options)
         assert Path(f"{i}.png").read_bytes().startswith(b"\x89PNG")
