@@ -97,14 +97,11 @@ INLINE void FN(read_vector)(const int is_uint8, block *these, ptrdiff_t j, ptrdi
   }
   int32_t *list = these->list + these->n_listed;
   REAL *values = these->x + these->n_listed;
-#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+#ifdef FM_LISTED
   /* Packed in a register: a compressing store is microcoded on Zen 4. */
-  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i at = _mm512_add_epi32(lane, _mm512_set1_epi32((int32_t)j));
-  _mm512_storeu_si512(list, _mm512_maskz_compress_epi32((__mmask16)listed, at));
+  vlist(listed, j, list);
 #pragma GCC unroll 4
-  for (int r = 0; r < FM_TOGETHER; r++)
-    vstore(values + r * these->ldx, vcompress((vmask)listed, x[r]));
+  for (int r = 0; r < FM_TOGETHER; r++) vstore(values + r * these->ldx, vcompress(listed, x[r]));
   these->n_listed += __builtin_popcount(listed);
 #else
   ptrdiff_t count = 0;

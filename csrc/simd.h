@@ -5,6 +5,8 @@
  * vmax(limit, x) lets a NaN in x through.
  * n in vloadn/vstoren/vfill: the first n lanes; the memory behind them is not touched. vtwice loads
  * half a vector into both halves; vbytes takes as many bytes as there are lanes to numbers.
+ * vcompress: the lanes whose bits are set in m, to the front. vlist: `first` and on for the bits of
+ * m, of FM_LISTED at most, and writes so many; where FM_LISTED is not defined there is neither.
  */
 #if FM_FLOAT64
 #define REAL double
@@ -87,6 +89,7 @@ INLINE vec vcopysign(vec magnitude, vec sign) {
 #define vmax FN(vmax_)
 #define vmin FN(vmin_)
 #define vcompress FN(vcompress_)
+#define vlist FN(vlist_)
 #define vbytes FN(vbytes_)
 #define vtwice FN(vtwice_)
 
@@ -136,8 +139,13 @@ INLINE vec vsqrt(vec a) { return OP(sqrt)(a); }
 INLINE vec vscale(vec a, vec k) { return OP(scalef)(a, k); }
 INLINE vec vmax(vec a, vec b) { return OP(max)(a, b); }
 INLINE vec vmin(vec a, vec b) { return OP(min)(a, b); }
-/* The lanes of m, to the front; zeros behind them. */
-INLINE vec vcompress(vmask m, vec v) { return ZEROED(compress)(m, v); }
+INLINE vec vcompress(unsigned m, vec v) { return ZEROED(compress)((vmask)m, v); }
+#define FM_LISTED 16
+INLINE void vlist(unsigned m, ptrdiff_t first, int32_t *list) {
+  const __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i all = _mm512_add_epi32(place, _mm512_set1_epi32((int32_t)first));
+  _mm512_storeu_si512(list, _mm512_maskz_compress_epi32((__mmask16)m, all));
+}
 #undef OP
 #undef MASKED
 #undef ZEROED
@@ -154,7 +162,31 @@ INLINE ivec vlanes(ptrdiff_t n) { return vlane() < (ivec){0} + (INT)n; }
 INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, vset1(value)); }
 
 #if defined(__AVX2__) && FM_VECTOR_BYTES == 32
+/* Numbers of the bits of m, the lowest first, a byte each. */
+#ifndef FM_LISTED
+#define FM_LISTED 8
+#define PLACE(m, bit)                                                                              \
+  ((uint64_t)((m) >> (bit) & 1) * (bit) << 8 * __builtin_popcount((m) & ((1 << (bit)) - 1)))
+#define PLACES(m)                                                                                  \
+  (PLACE(m, 1) | PLACE(m, 2) | PLACE(m, 3) | PLACE(m, 4) | PLACE(m, 5) | PLACE(m, 6) | PLACE(m, 7))
+#define PLACES_4(m) PLACES(m), PLACES(m + 1), PLACES(m + 2), PLACES(m + 3)
+#define PLACES_16(m) PLACES_4(m), PLACES_4(m + 4), PLACES_4(m + 8), PLACES_4(m + 12)
+#define PLACES_64(m) PLACES_16(m), PLACES_16(m + 16), PLACES_16(m + 32), PLACES_16(m + 48)
+static const uint64_t fm_places[256] = {PLACES_64(0), PLACES_64(64), PLACES_64(128),
+                                        PLACES_64(192)};
+INLINE __m256i fm_places_of(unsigned m) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)&fm_places[m]));
+}
+#endif
+INLINE void vlist(unsigned m, ptrdiff_t first, int32_t *list) {
+  const __m256i all = _mm256_add_epi32(fm_places_of(m), _mm256_set1_epi32((int32_t)first));
+  _mm256_storeu_si256((__m256i *)list, all);
+}
 #if FM_FLOAT64
+INLINE vec vcompress(unsigned m, vec v) { /* a lane is two of 32 bits */
+  const __m256i places = fm_places_of((m & 1) * 3 | (m & 2) * 6 | (m & 4) * 12 | (m & 8) * 24);
+  return (vec)_mm256_permutevar8x32_ps((__m256)v, places);
+}
 INLINE vec vbytes(const uint8_t *p) {
   int32_t four;
   memcpy(&four, p, sizeof four);
@@ -168,6 +200,7 @@ INLINE vec vmin(vec a, vec b) { return _mm256_min_pd(a, b); }
 INLINE unsigned vnonzero(vec a) { return (unsigned)_mm256_movemask_pd((vec)(a != 0)); }
 INLINE vec vtwice(const REAL *p) { return _mm256_broadcast_pd((const __m128d *)p); }
 #else
+INLINE vec vcompress(unsigned m, vec v) { return _mm256_permutevar8x32_ps(v, fm_places_of(m)); }
 INLINE vec vbytes(const uint8_t *p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }

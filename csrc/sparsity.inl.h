@@ -38,13 +38,11 @@ INLINE void FN(nonzero_bits)(ptrdiff_t k, const REAL *x, uint8_t *bits) {
 /* Lists `first` and on for the bits that are set; returns how many. list has room for 16 more. */
 INLINE ptrdiff_t FN(list_bits)(uint64_t bits, ptrdiff_t first, int32_t *list) {
   ptrdiff_t count = 0;
-#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
-  __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  place = _mm512_add_epi32(place, _mm512_set1_epi32((int32_t)first));
-  for (int quarter = 0; quarter < 4; quarter++, bits >>= 16) { /* no branch to guess wrong */
-    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32((__mmask16)bits, place));
-    place = _mm512_add_epi32(place, _mm512_set1_epi32(16));
-    count += __builtin_popcountll(bits & 0xffff);
+#ifdef FM_LISTED /* no branch to guess wrong */
+  for (int i = 0; i < 64; i += FM_LISTED, bits >>= FM_LISTED) {
+    const unsigned some = (unsigned)bits & ((1u << FM_LISTED) - 1);
+    vlist(some, first + i, list + count);
+    count += __builtin_popcount(some);
   }
 #else
   for (; bits; bits &= bits - 1) list[count++] = (int32_t)(first + __builtin_ctzll(bits));
