@@ -248,7 +248,7 @@ typedef struct {
 INLINE void FN(ask)(const FN(prefetch) * prefetch, ptrdiff_t place, ptrdiff_t rows, ptrdiff_t n) {
   for (int i = 0; i < prefetch->n_matrices; i++)
     for (ptrdiff_t r = 0; r < rows; r++)
-      for (ptrdiff_t c = 0; c < n; c += 64 / (ptrdiff_t)sizeof(REAL))
+      for (ptrdiff_t c = 0; c < n; c += FN(LINE))
         __builtin_prefetch(prefetch->matrices[i] + place + r * prefetch->ld + c, 1);
 }
 

@@ -162,8 +162,8 @@ INLINE ivec vlanes(ptrdiff_t n) { return vlane() < (ivec){0} + (INT)n; }
 INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, vset1(value)); }
 
 #if defined(__AVX2__) && FM_VECTOR_BYTES == 32
-/* Numbers of the bits of m, the lowest first, a byte each. */
-#ifndef FM_LISTED
+#ifndef FM_LISTED /* once for both dtypes */
+/* [m]: numbers of the bits of m, the lowest first, a byte each. */
 #define FM_LISTED 8
 #define PLACE(m, bit)                                                                              \
   ((uint64_t)((m) >> (bit) & 1) * (bit) << 8 * __builtin_popcount((m) & ((1 << (bit)) - 1)))
@@ -174,6 +174,11 @@ INLINE vec vfill(vec v, ptrdiff_t n, REAL value) { return vblend(vlanes(n), v, v
 #define PLACES_64(m) PLACES_16(m), PLACES_16(m + 16), PLACES_16(m + 32), PLACES_16(m + 48)
 static const uint64_t fm_places[256] = {PLACES_64(0), PLACES_64(64), PLACES_64(128),
                                         PLACES_64(192)};
+#undef PLACE
+#undef PLACES
+#undef PLACES_4
+#undef PLACES_16
+#undef PLACES_64
 INLINE __m256i fm_places_of(unsigned m) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)&fm_places[m]));
 }
