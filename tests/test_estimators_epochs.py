@@ -133,7 +133,7 @@ from fastmlp import Callback, MLPClassifier, feeding
 
 feeding.SAMPLES_AT_ONCE = 10**6  # seconds
 rng = np.random.default_rng(0)
-X, y = rng.standard_normal((200, 100)), rng.integers(0, 10, 200)
+X, y = rng.standard_normal((40, 100)), rng.integers(0, 10, 40)
 
 class StopAt(Callback):
     def __init__(self, step):
@@ -158,9 +158,9 @@ step = model.network_.optimizer_state.step
 twin = fitted([StopAt(step)])
 assert model.network_.arena.flat.tobytes() == twin.network_.arena.flat.tobytes()
 assert model.random_state.randint(1 << 31) == twin.random_state.randint(1 << 31)
-finished = step // 10
+finished = step // 2
 assert model.n_iter_ == len(model.history_) == finished
-assert model.t_ == 200 * finished
+assert model.t_ == 40 * finished
 assert model.loss_curve_ == model.history_["loss"] == twin.loss_curve_[:finished]
 assert model.best_loss_ == min(model.loss_curve_)
 print(finished)
