@@ -154,6 +154,36 @@ def run_python(start_python):
     return run
 
 
+INTERRUPT = """
+import os, signal, threading, time
+
+def interrupt_after(changes, parameters):
+    def watch():
+        seen, last = 0, None
+        while seen < changes:
+            time.sleep(1e-3)
+            now = parameters().tobytes()
+            seen, last = seen + (now != last), now
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+@pytest.fixture(scope="session")
+def run_interrupted(run_python):
+    """As `run_python`; the code may call ``interrupt_after(changes, parameters)``.
+
+    That is Ctrl-C as soon as so many changes of the array ``parameters()`` were seen, however long
+    that takes on a busy machine.
+    """
+
+    def run(code, *arguments, **environment):
+        return run_python(INTERRUPT + code, *arguments, **environment)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def compile_c(tmp_path_factory):
     """``compile_c(name, source, *flags)``: path of what the C compiler makes of it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import scipy.sparse
@@ -303,10 +301,9 @@ def test_scoring_and_min_delta():
 
 
 def test_a_time_budget():
-    began = time.perf_counter()
+    """Without it the fit would take hours."""
     model = MLPRegressor(max_iter=10**9, tol=0, n_iter_no_change=np.inf, max_time=0.05)
     model.fit(XR, YR)
-    assert time.perf_counter() - began < 30
     assert 0 < model.n_iter_ < 10**9
 
 
